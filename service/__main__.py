@@ -1,0 +1,124 @@
+"""python -m service            serves
+python -m service run TASK …    does one task on files without a server
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from service import __version__, bodies, local, logs, media, settings
+from service.app import create_app
+from service.settings import Settings, SettingsError
+from service.tasks import TASKS
+
+_ENDINGS = {".png": media.PNG, ".jpg": media.JPEG, ".jpeg": media.JPEG, ".webp": media.WEBP, ".json": media.JSON}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 the task failed, 2 a setting or an option is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        configuration = settings.read()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.command == "run":
+        logs.configure(configuration.log_format, logging.CRITICAL)  # what failed is told by the answer
+        return _run(configuration, options)
+    logs.configure(configuration.log_format)
+    return _serve(configuration)
+
+
+def _serve(configuration: Settings) -> int:
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(configuration),
+            host=configuration.host,
+            port=configuration.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=int(configuration.grace_seconds),
+        )
+    )
+    for caught in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(caught, lambda *_: None)  # uvicorn drains, then raises the signal again: a stop that was asked for is no failure
+    server.run()
+    return 0 if server.started else 1
+
+
+def _run(configuration: Settings, options: argparse.Namespace) -> int:
+    task = next(task for task in TASKS if options.task == task.TASK)
+    given = {name: value for name, value in vars(options).items() if name in task.REQUEST.model_fields and value is not None}
+    accept = media.JSON if options.output is None else _ENDINGS.get(options.output.suffix.lower())
+    if accept is None:
+        print(f"{options.output}: the ending has to be one of {', '.join(_ENDINGS)}", file=sys.stderr)
+        return 2
+    try:
+        files = {name: (Path(given[name]).name, Path(given.pop(name)).read_bytes()) for name in bodies.pictures_of(task.REQUEST)}
+        answer = asyncio.run(_post(configuration, options.task, given, files, accept))
+        if answer.status_code != 200:
+            print(f"{options.task}: {answer.json()['detail']}", file=sys.stderr)
+            return 1
+        if options.output is None:
+            print(json.dumps(answer.json(), indent=2))
+        else:
+            options.output.write_bytes(answer.content)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _post(configuration: Settings, task: str, fields: dict[str, Any], files: dict[str, Any], accept: str) -> httpx.Response:
+    only_this = configuration.model_copy(update={"load": (task,)})
+    body: dict[str, Any] = {"files": files, "data": fields} if files else {"json": fields}
+    async with local.client(only_this) as client:
+        return await client.post(f"/v1/{task}", headers={"Accept": accept}, **body)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m service", description="Serves the models. Settings: environment variables ATELIER_*.")
+    parser.add_argument("--version", action="version", version=f"atelier {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="run")
+    run = commands.add_parser("run", help="do one task on files without a server").add_subparsers(
+        dest="task", metavar="TASK", required=True
+    )
+    for task in TASKS:
+        command = run.add_parser(task.TASK, help=(task.__doc__ or "").strip(), description=(task.__doc__ or "").strip())
+        _add_fields(command, task.REQUEST)
+        command.add_argument(
+            "-o", "--output", type=Path, metavar="FILE", help="PNG, JPEG, WebP or JSON by its ending; without it JSON is printed"
+        )
+    return parser
+
+
+def _add_fields(command: argparse.ArgumentParser, request: type[bodies.Body]) -> None:
+    """Pictures (or the digits) are positional, every other field of the request is an option."""
+    positional = bodies.pictures_of(request) or [name for name in request.model_fields if name == "digits"]
+    for name in positional:
+        command.add_argument(name, help=request.model_fields[name].description or f"file of the {name}")
+    for name, field in request.model_fields.items():
+        if name not in positional:
+            command.add_argument(f"--{name.replace('_', '-')}", dest=name, type=_value, metavar="VALUE", help=field.description)
+
+
+def _value(text: str) -> Any:
+    """Numbers and lists as JSON, anything else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The application: every router, handler and setting wired on one page."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from service import __version__, operations, problems
+from service.context import RequestContext
+from service.engine.session import usable_cores
+from service.engine.store import Store
+from service.problems import Problem, ProblemError
+from service.settings import Settings
+from service.tasks import TASKS
+
+logger = logging.getLogger("atelier")
+
+DESCRIPTION = """
+Trained models of generative vision behind HTTP endpoints. Pictures go in as `multipart/form-data`; an
+operation whose result is one picture answers `image/png`, every other answers JSON.
+
+Written by hand, calls may do more: a JSON body with base64 pictures under the same field names is accepted
+too; `Accept: image/jpeg` or `image/webp` picks the format; `Accept: application/json` on a picture operation
+gives the picture as base64 together with what else is known of it; `Accept: image/*` on `generate` and
+`digits` gives one picture instead of JSON.
+
+Every answer carries `X-Request-Id` (echoed when sent), `X-Model`, `X-Seed` where randomness was used, and
+`Server-Timing`. Errors are problem details (RFC 9457) with a `code` for programs.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Models are opened in the background once it starts: see `/health/ready`."""
+    app = FastAPIOffline(
+        title="Atelier",
+        version=__version__,
+        description=DESCRIPTION,
+        redoc_url=None,
+        static_url="/docs-assets",
+        lifespan=_lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.settings = settings
+    app.state.store = Store(settings, {task.TASK: task.ROLES for task in TASKS})
+    app.state.pool = anyio.CapacityLimiter(usable_cores())
+    for task in TASKS:
+        app.include_router(task.router)
+    app.include_router(operations.router)
+    app.add_exception_handler(ProblemError, problems.handle_problem)
+    app.add_exception_handler(HTTPException, problems.handle_http)
+    app.add_exception_handler(RequestValidationError, problems.handle_validation)
+    app.add_middleware(RequestContext)
+    if settings.cors_origins:
+        exposed = ["X-Request-Id", "X-Model", "X-Seed", "Server-Timing", "Retry-After"]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
+        )
+    _document(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    store: Store = app.state.store
+    app.state.loading = asyncio.create_task(asyncio.to_thread(store.load))
+    app.state.loading.add_done_callback(_report)
+    yield
+    await asyncio.wait([app.state.loading])
+    store.close()
+
+
+def _report(loading: asyncio.Task[None]) -> None:
+    if not loading.cancelled() and (error := loading.exception()):
+        logger.critical("loading the models failed", exc_info=error)
+
+
+def _document(app: FastAPI) -> None:
+    """Adds the bodies that `bodies.body` reads, and Problem, to the schemas of the OpenAPI document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schemas = generate().setdefault("components", {}).setdefault("schemas", {})
+            for model in (*(task.REQUEST for task in TASKS), Problem):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(schema.pop("$defs", {}))
+                schemas[model.__name__] = schema
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,153 @@
+"""Request bodies: read within the upload limit, checked against one pydantic model, documented once.
+
+An operation that takes pictures takes `multipart/form-data`, any other `application/json`; that is what
+the OpenAPI document says. A JSON body with base64 pictures under the same field names is accepted too.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+from fastapi import Depends
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import from_json
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from service import problems
+from service.problems import Code, Limit, ProblemError, from_validation, invalid
+
+JSON, MULTIPART = "application/json", "multipart/form-data"
+
+_MOST_FIELDS = 32
+
+
+class _PictureField:
+    """Marks the fields of a body that are uploaded files."""
+
+
+Picture = Annotated[bytes, _PictureField(), WithJsonSchema({"type": "string", "format": "binary"})]
+"""An uploaded picture: PNG, JPEG, WebP, GIF, BMP or TIFF bytes."""
+
+Model = Annotated[str | None, Field(description="name of the model; without it the task's default serves")]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Latent = Annotated[
+    list[Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]],
+    Field(min_length=1, max_length=65536, description="one point of the model's latent space"),
+]
+
+
+class Body(BaseModel):
+    """A request's fields. Unknown ones are refused, so that a misspelt one is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def pictures_of(model: type[Body]) -> list[str]:
+    """The names of the fields that are uploaded files."""
+    return [name for name, info in model.model_fields.items() if any(isinstance(mark, _PictureField) for mark in info.metadata)]
+
+
+def media_type(model: type[Body]) -> str:
+    """The one content type that the OpenAPI document gives for a body."""
+    return MULTIPART if pictures_of(model) else JSON
+
+
+def operation(request: type[Body], answer: type[BaseModel], summary: str) -> dict[str, Any]:
+    """How an operation that answers JSON is registered and documented: one request type, one success type."""
+    return {**_documented(request, summary), "response_model": answer}
+
+
+def picture_operation(request: type[Body], summary: str) -> dict[str, Any]:
+    """The same for an operation whose answer is one picture."""
+    picture = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture"}
+    documented = _documented(request, summary)
+    return {**documented, "responses": {200: picture, **documented["responses"]}, "response_class": Response, "response_model": None}
+
+
+def _documented(request: type[Body], summary: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{request.__name__}"}
+    return {
+        "summary": summary,
+        "responses": problems.documented(404, 406, 413, 415, 422, 500, 503),
+        "openapi_extra": {"requestBody": {"required": True, "content": {media_type(request): {"schema": schema}}}},
+    }
+
+
+def body(model: type[Body]) -> Any:
+    """A FastAPI dependency that reads and checks the request's body."""
+
+    async def read(request: Request) -> Body:
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind != JSON and kind != media_type(model):
+            allowed = " or ".join(dict.fromkeys((media_type(model), JSON)))
+            raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind or 'missing'}; this operation takes {allowed}.")
+        try:
+            if kind == JSON:
+                return model.model_validate(await _json(request, model), strict=True)
+            return model.model_validate(await _form(request))
+        except ValidationError as error:
+            raise from_validation(error) from error
+
+    return Depends(read)
+
+
+async def _json(request: Request, model: type[Body]) -> Any:
+    content = b"".join([chunk async for chunk in _limited(request)])
+    try:
+        fields = from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        raise invalid(["body"], f"not valid JSON: {error}" if content else "the body is empty") from error
+    if not isinstance(fields, dict):
+        raise invalid(["body"], "has to be a JSON object")
+    for name in pictures_of(model):
+        if isinstance(fields.get(name), str):
+            try:
+                fields[name] = base64.b64decode(fields[name], validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise invalid(["body", name], "is not base64") from error
+    return fields
+
+
+async def _form(request: Request) -> dict[str, Any]:
+    parser = MultiPartParser(request.headers, _limited(request), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        message = getattr(error, "message", "the boundary is missing")
+        raise invalid(["body"], f"not valid multipart/form-data: {message}") from error
+    try:
+        fields: dict[str, Any] = {}
+        for name, value in form.multi_items():
+            if name in fields:
+                raise invalid(["body", name], "is given more than once")
+            fields[name] = await value.read() if isinstance(value, UploadFile) else value
+        return fields
+    finally:
+        await form.close()
+
+
+async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body's chunks, refused as soon as they declare or reach more than the upload limit."""
+    most = int(request.app.state.settings.max_upload_mb * 1e6)
+    declared = request.headers.get("content-length", "")
+    received = int(declared) if declared.isdigit() else 0
+    total = 0
+    try:
+        async for chunk in request.stream():
+            total += len(chunk)
+            if max(received, total) > most:
+                raise ProblemError(
+                    Code.IMAGE_TOO_LARGE,
+                    f"The request body is larger than {most:,} bytes.",
+                    limit=Limit(name="upload_bytes", value=most),
+                    headers={"Connection": "close"},
+                )
+            yield chunk
+    except ClientDisconnect as error:
+        raise invalid(["body"], "the upload broke off") from error

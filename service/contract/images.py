@@ -1,0 +1,168 @@
+"""The one path from bytes to pixels, used when training, when exporting and when serving."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from service.contract.manifest import Fit
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+# Pillow's own guard warns at one size and raises at another; decode() refuses at the caller's.
+Image.MAX_IMAGE_PIXELS = None
+
+_SRGB = ImageCms.createProfile("sRGB")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class UnreadableImage(ValueError):
+    """The bytes are not a picture that can be read; the message says why."""
+
+
+class ImageTooLarge(ValueError):
+    """The picture declares more pixels than allowed."""
+
+    def __init__(self, width: int, height: int, most: int) -> None:
+        super().__init__(f"the picture declares {width} x {height} pixels; at most {most:,} are read")
+        self.most = most
+
+
+def decode(content: bytes, max_pixels: int | None = None) -> Image.Image:
+    """Reads a picture: upright, 8 bits, sRGB, in mode L, RGB or RGBA.
+
+    PNG, JPEG, WebP, GIF (first frame), BMP and TIFF. EXIF orientation is applied, an embedded colour
+    profile is converted to sRGB, 16-bit grey is scaled, palettes and CMYK are converted, alpha is kept.
+
+    Args:
+        max_pixels: the most pixels that the header may declare; checked before anything is unpacked.
+
+    Raises:
+        UnreadableImage: unknown format, damaged, truncated, or floating-point samples.
+        ImageTooLarge: more than `max_pixels`.
+    """
+    if not content:
+        raise UnreadableImage("the picture is empty")
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Exception as error:  # a decoder may raise anything on hostile bytes
+        raise UnreadableImage(f"not a picture in one of {', '.join(FORMATS)}") from error
+    width, height = image.size
+    if max_pixels is not None and width * height > max_pixels:
+        raise ImageTooLarge(width, height, max_pixels)
+    try:
+        image.load()
+        return _upright(_to_srgb(_to_eight_bits(image)), image)
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        raise UnreadableImage(f"the {image.format} picture is damaged ({error})") from error
+
+
+def fit(image: Image.Image, to: Fit) -> np.ndarray:
+    """Brings a decoded picture to the size and channels that a manifest declares.
+
+    Alpha is composited on white unless the model takes RGBA. Resizing is bicubic, with the filter
+    widened when shrinking (Pillow's antialiasing); a picture of the right size is not resampled.
+
+    Returns:
+        uint8 (height, width, channels).
+    """
+    image = _with_channels(image, to.channels)
+    width, height = image.size
+    if (width, height) != (to.width, to.height):
+        if to.mode == "stretch":
+            image = image.resize((to.width, to.height), Image.Resampling.BICUBIC)
+        elif to.mode == "cover":
+            image = ImageOps.fit(image, (to.width, to.height), Image.Resampling.BICUBIC)
+        else:
+            image = _contain(image, to)
+    pixels = np.asarray(image, np.uint8)
+    return pixels.reshape(to.height, to.width, to.channels)
+
+
+def _contain(image: Image.Image, to: Fit) -> Image.Image:
+    width, height = image.size
+    scale = min(to.width / width, to.height / height)
+    inner = (min(to.width, max(1, round(width * scale))), min(to.height, max(1, round(height * scale))))
+    fill: Any = to.fill if image.mode == "L" else (to.fill,) * 3 + (255,) * (image.mode == "RGBA")
+    whole = Image.new(image.mode, (to.width, to.height), fill)
+    whole.paste(image.resize(inner, Image.Resampling.BICUBIC), ((to.width - inner[0]) // 2, (to.height - inner[1]) // 2))
+    return whole
+
+
+def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode == "RGBA" and channels != 4:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    mode = _MODES[channels]
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Palettes, 1-bit, 16-bit and exotic modes to L, RGB, RGBA, CMYK or LAB."""
+    mode = image.mode
+    if mode.startswith("I"):
+        samples = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
+    if mode == "F":
+        raise UnreadableImage("floating-point samples have no defined white: convert them to 8 or 16 bits")
+    if mode in ("P", "PA") or (mode in ("L", "RGB", "1") and "transparency" in image.info):
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if mode in ("LA", "La", "RGBa"):
+        return image.convert("RGBA")
+    if mode in ("L", "RGB", "RGBA", "CMYK", "LAB"):
+        return image
+    return image.convert("L" if mode == "1" else "RGB")
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Applies the embedded profile, where there is a usable one that is not sRGB already."""
+    target = {"L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
+    profile = _profile(image)
+    if profile is None:
+        return image if image.mode == target else image.convert(target)
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    colours = image.convert("RGB") if alpha is not None else image
+    try:
+        converted = ImageCms.profileToProfile(colours, profile, _SRGB, outputMode="RGB")
+    except ImageCms.PyCMSError:  # a profile of another colour space than the picture's: as good as none
+        converted = colours.convert("RGB")
+    assert converted is not None
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+def _profile(image: Image.Image) -> Any:
+    if image.mode == "LAB":
+        return ImageCms.createProfile("LAB")
+    embedded = image.info.get("icc_profile")
+    if not embedded:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+        description = ImageCms.getProfileDescription(profile)
+    except (ImageCms.PyCMSError, OSError):
+        return None
+    return None if "srgb" in description.lower() else profile
+
+
+def _upright(image: Image.Image, source: Image.Image) -> Image.Image:
+    """Applies the orientation that the source's EXIF data declares; damaged EXIF data declares none."""
+    try:
+        orientation = int(source.getexif().get(0x0112, 1))
+    except Exception:
+        return image
+    method = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if method is None else image.transpose(method)

@@ -1,0 +1,180 @@
+"""The manifest: what a model eats and gives, in one file of its folder, written last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+FILE = "manifest.json"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be read; the message names the file and what is wrong with it."""
+
+
+class Part(BaseModel):
+    """Unknown keys are refused, so that a misspelt one is not silently without effect."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Fit(Part):
+    """How any picture becomes the uint8 array (height, width, channels) that the graphs take.
+
+    `contain` scales the picture to fit inside and fills the rest with the grey level `fill`;
+    `cover` scales it to cover and cuts what overhangs, evenly; `stretch` ignores its proportions.
+    A picture of the right size passes unchanged under each.
+    """
+
+    height: int = Field(ge=1, le=8192)
+    width: int = Field(ge=1, le=8192)
+    channels: Literal[1, 3, 4]
+    mode: Literal["contain", "cover", "stretch"] = "contain"
+    fill: int = Field(default=0, ge=0, le=255)
+
+
+class Port(Part):
+    """One input or output of a graph. The first dimension of its shape is the string `batch`."""
+
+    name: str
+    dtype: Literal["uint8", "int32", "int64", "float32"]
+    shape: tuple[int | str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _batch_first(self) -> Self:
+        if self.shape[0] != "batch":
+            raise ValueError(f"the shape of {self.name} does not begin with 'batch'")
+        return self
+
+
+class Graph(Part):
+    """One ONNX file."""
+
+    file: FileName
+    sha256: Sha256
+    inputs: tuple[Port, ...] = Field(min_length=1)
+    outputs: tuple[Port, ...] = Field(min_length=1)
+    parameters: int = Field(ge=0)
+
+
+class TrainingData(Part):
+    title: str
+    license: str
+    origin: str
+
+
+class Training(Part):
+    """How the model came about. `seconds` is wall time, `cpu_seconds` that of all cores together."""
+
+    recipe: str
+    variant: str
+    config: dict[str, Any]
+    seed: int
+    steps: int
+    seconds: float
+    cpu_seconds: float
+    device: str
+    backend: str
+    data: TrainingData
+
+
+class Metric(Part):
+    """A measured figure, what it should be held against, and the command that measures it again."""
+
+    value: float
+    reference: float | None = None
+    reference_is: str | None = None
+    command: str
+
+
+class Manifest(Part):
+    """One trained model.
+
+    Attributes:
+        tasks: the operations that it serves, each mapping its roles (such as `decoder`) to graphs.
+        default_for: the operations that use this model when a request names none.
+        fit: how pictures enter; absent where none do.
+        latent_dimension: the width of the decoder's input; absent where there is no latent space.
+        classes: the names of the classes, by their number; empty without any.
+        largest_batch: the most items that one run of a graph takes.
+        largest_picture: the most pixels that a picture may have, beyond the service's own limit.
+    """
+
+    schema_version: Literal[1] = 1
+    name: Name
+    version: str
+    title: str
+    description: str
+    limits: str
+    misuse: str
+    license: str
+    tasks: dict[Name, dict[str, Name]] = Field(min_length=1)
+    default_for: tuple[Name, ...] = ()
+    graphs: dict[Name, Graph] = Field(min_length=1)
+    fit: Fit | None = None
+    latent_dimension: int | None = Field(default=None, ge=1)
+    classes: tuple[str, ...] = ()
+    largest_batch: int = Field(default=64, ge=1)
+    largest_picture: int | None = Field(default=None, ge=1)
+    opset: int
+    training: Training
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for task, roles in self.tasks.items():
+            for role, graph in roles.items():
+                if graph not in self.graphs:
+                    raise ValueError(f"task {task} gives the role {role} to {graph}, which is not among the graphs")
+        for task in self.default_for:
+            if task not in self.tasks:
+                raise ValueError(f"default for {task}, which is not among the tasks")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that changes an answer; descriptions, metrics and defaults are outside it."""
+        answering = self.model_dump(mode="json", include={"tasks", "graphs", "fit", "latent_dimension", "classes", "largest_picture"})
+        return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def parameters(self) -> int:
+        return sum(graph.parameters for graph in self.graphs.values())
+
+
+def read(folder: Path) -> Manifest:
+    """Reads and checks `folder/manifest.json`.
+
+    Raises:
+        ManifestError: it is missing, not JSON, or breaks the schema.
+    """
+    path = folder / FILE
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ManifestError(f"{path}: {where + ': ' if where else ''}{first['msg']}{more}") from error
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Writes `folder/manifest.json` in one move, so that a reader sees all of it or none."""
+    unfinished = folder / f".{FILE}.unfinished"
+    unfinished.write_text(manifest.model_dump_json(indent=2) + "\n")
+    unfinished.replace(folder / FILE)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""From a manifest to a result: sessions, batches, the store of models."""

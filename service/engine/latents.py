@@ -1,0 +1,40 @@
+"""Noise from seeds, and the way from one latent to another."""
+
+from __future__ import annotations
+
+import secrets
+
+import numpy as np
+
+
+def draw_seed() -> int:
+    return secrets.randbits(32)
+
+
+def draw(seed: int, number: int, dimension: int, truncation: float = 1.0) -> np.ndarray:
+    """Standard normal latents (number, dimension) float32, scaled by the truncation.
+
+    From NumPy's frozen `RandomState`, whose stream never changes between releases. Row i does not
+    depend on how many follow it.
+    """
+    noise = np.random.RandomState(seed).standard_normal((number, dimension))
+    return (noise * truncation).astype(np.float32)
+
+
+def between(first: np.ndarray, last: np.ndarray, steps: int) -> np.ndarray:
+    """Spherical interpolation (steps, dimension) from one latent to another, both ends included.
+
+    White 2016, "Sampling Generative Networks": the direction turns evenly and the length changes evenly,
+    so that the steps stay where a Gaussian has its mass. Opposite or zero vectors are joined by a line.
+    """
+    lengths = np.linalg.norm(first), np.linalg.norm(last)
+    share = np.linspace(0.0, 1.0, steps)[:, None]
+    straight = first * (1 - share) + last * share
+    if min(lengths) < 1e-6:
+        return straight.astype(np.float32)
+    directions = first / lengths[0], last / lengths[1]
+    angle = np.arccos(np.clip(directions[0] @ directions[1], -1.0, 1.0))
+    if np.sin(angle) < 1e-4:
+        return straight.astype(np.float32)
+    turned = (np.sin((1 - share) * angle) * directions[0] + np.sin(share * angle) * directions[1]) / np.sin(angle)
+    return np.asarray(turned * (lengths[0] * (1 - share) + lengths[1] * share), np.float32)

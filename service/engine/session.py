@@ -1,0 +1,111 @@
+"""One ONNX Runtime session on one execution provider."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from service.contract.manifest import Graph
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class SessionError(RuntimeError):
+    """A graph that cannot be opened, or not where it was asked for; the message says why."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how sessions run.
+
+    Attributes:
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`; `auto` takes CUDA where it really loads.
+        threads: threads within one run on the CPU.
+        gpu_mem_limit: the most GPU memory of one session, in bytes.
+    """
+
+    provider: str
+    threads: int
+    gpu_mem_limit: int | None = None
+
+
+class Session:
+    """An open graph. `run` is not meant for several threads at once: the batcher calls it from one."""
+
+    def __init__(self, path: Path, graph: Graph, placement: Placement) -> None:
+        """Opens the file and checks that its ports are those of the manifest.
+
+        Raises:
+            SessionError: not a graph that ONNX Runtime loads, other ports than declared, or the
+                provider that was demanded did not load.
+        """
+        self.graph = graph
+        self._session = _open(path, placement)
+        self.provider: str = self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
+        wanted = placement.provider
+        if wanted != "auto" and self.provider != wanted:
+            raise SessionError(f"{path.name} runs on {self.provider}, but ATELIER_PROVIDER={wanted} was demanded")
+        self._outputs = [port.name for port in graph.outputs]
+        self._check_ports(path)
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """One run: arrays with a common first dimension in, arrays with the same first dimension out."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+    def _check_ports(self, path: Path) -> None:
+        for kind, declared, found in (
+            ("input", self.graph.inputs, self._session.get_inputs()),
+            ("output", self.graph.outputs, self._session.get_outputs()),
+        ):
+            ours = {port.name: (_ONNX_TYPES[port.dtype], port.shape[1:]) for port in declared}
+            theirs = {port.name: (port.type, tuple(port.shape[1:])) for port in found}
+            if ours != theirs:
+                raise SessionError(f"{path.name}: the {kind}s are {theirs}, but the manifest declares {ours}")
+
+
+_ONNX_TYPES = {"uint8": "tensor(uint8)", "int32": "tensor(int32)", "int64": "tensor(int64)", "float32": "tensor(float)"}
+
+
+def _open(path: Path, placement: Placement) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = placement.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=_providers(placement))
+    except Exception as error:  # the binding raises plain RuntimeErrors of its own types
+        raise SessionError(f"{path.name}: ONNX Runtime cannot open it ({str(error).splitlines()[0]})") from error
+
+
+def _providers(placement: Placement) -> list[Any]:
+    available = onnxruntime.get_available_providers()
+    cuda: dict[str, Any] = {"cudnn_conv_algo_search": "HEURISTIC"}
+    if placement.gpu_mem_limit is not None:
+        cuda["gpu_mem_limit"] = placement.gpu_mem_limit
+    wanted = {"auto": ["cuda", "cpu"], "cpu": ["cpu"], "cuda": ["cuda", "cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"]}
+    names = [name for name in wanted[placement.provider] if _PROVIDERS[name] in available]
+    return [(_PROVIDERS[name], cuda) if name == "cuda" else _PROVIDERS[name] for name in names]
+
+
+def usable_cores() -> int:
+    """The cores that this process may really use: its affinity, cut to the cgroup's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota(cores)))
+
+
+def _quota(cores: int) -> int:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else math.ceil(int(quota) / int(period))

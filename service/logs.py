@@ -1,0 +1,37 @@
+"""Logs as text lines or as one JSON object an event."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Literal
+
+
+class JsonFormatter(logging.Formatter):
+    """time (RFC 3339, UTC), level, logger, message, then the event's own fields."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            event["trace"] = self.formatException(record.exc_info)
+        return json.dumps(event, ensure_ascii=False, default=str)
+
+
+def configure(form: Literal["text", "json"], level: int = logging.INFO) -> None:
+    """Sends everything to standard error in the chosen form."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for quiet in ("httpx", "httpcore", "asyncio", "PIL"):
+        logging.getLogger(quiet).setLevel(logging.WARNING)

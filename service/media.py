@@ -1,0 +1,68 @@
+"""Pictures going out: which format the caller accepts, and the bytes of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import mimeparse
+import numpy as np
+from PIL import Image
+
+from service.problems import Code, ProblemError
+
+PNG, JPEG, WEBP, JSON = "image/png", "image/jpeg", "image/webp", "application/json"
+PICTURES = (PNG, JPEG, WEBP)
+
+
+def negotiate(accept: str | None, default: str, offered: tuple[str, ...]) -> str:
+    """The format to answer in, as the Accept header says; where it leaves a choice, `default`, then PNG.
+
+    Raises:
+        ProblemError: 406, nothing that it names can be given.
+    """
+    if not accept:
+        return default
+    ranked = sorted(offered, key=lambda kind: (kind == default, kind == PNG, kind == JPEG))  # mimeparse wants the best last
+    try:
+        chosen = str(mimeparse.best_match(ranked, accept))
+    except mimeparse.MimeTypeParseException:
+        chosen = ""
+    if not chosen:
+        raise ProblemError(Code.NOT_ACCEPTABLE, f"Accept is {accept}; there is {', '.join(offered)}.")
+    return chosen
+
+
+def encode(pixels: np.ndarray, media_type: str = PNG) -> bytes:
+    """uint8 (height, width, 1, 3 or 4) as PNG, JPEG (quality 95; alpha on white) or WebP (lossless)."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    buffer = io.BytesIO()
+    if media_type == JPEG:
+        if image.mode == "RGBA":
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image.save(buffer, "JPEG", quality=95)
+    elif media_type == WEBP:
+        image.save(buffer, "WEBP", lossless=True)
+    else:
+        image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encode_base64(pixels: np.ndarray) -> str:
+    """The PNG of a picture as base64 text, for JSON answers."""
+    return base64.b64encode(encode(pixels)).decode("ascii")
+
+
+def side_by_side(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (n, height, width, channels) in one row (height, n x width, channels)."""
+    return np.concatenate(list(pictures), axis=1)
+
+
+def contact_sheet(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (n, height, width, channels) in rows, as square as can be; the last row is filled with black."""
+    number, height, width, channels = pictures.shape
+    columns = int(np.ceil(np.sqrt(number)))
+    rows = -(-number // columns)
+    sheet = np.zeros((rows * columns, height, width, channels), np.uint8)
+    sheet[:number] = pictures
+    return sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2).reshape(rows * height, columns * width, channels)

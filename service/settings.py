@@ -1,0 +1,56 @@
+"""What an operator can set, all through the environment, prefix `ATELIER_`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class SettingsError(ValueError):
+    """A variable whose value cannot be used: one line with its name, the value and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """The server's settings; docs/settings in the README lists them with their meaning."""
+
+    model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, extra="ignore")
+
+    models: Path = Field(default=Path("models"), description="the folder with one folder a model")
+    load: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="comma list of tasks or model names; empty: all")
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(default="auto", description="where models run; all but auto are a demand")
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    max_upload_mb: float = Field(default=20, gt=0, le=1024, description="largest request body, in megabytes (10^6 bytes)")
+    max_megapixels: float = Field(default=25, gt=0, le=1000, description="largest picture read, in 10^6 pixels")
+    max_output_megapixels: float = Field(default=64, gt=0, le=1000, description="largest picture made, in 10^6 pixels")
+    queue_limit: int = Field(default=256, ge=1, le=100_000, description="requests that wait for one session before more are refused")
+    max_batch: int = Field(default=64, ge=1, le=4096, description="most items in one run, below what the manifest allows")
+    threads: int | None = Field(default=None, ge=1, le=1024, description="threads of a session; unset: the cores that this process may use")
+    grace_seconds: float = Field(default=20, ge=0, le=3600, description="time for requests in flight when the server is told to stop")
+    gpu_mem_limit: int | None = Field(default=None, ge=1, description="most GPU memory that one session takes, in bytes")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="comma list of origins whose pages may call; * for all"
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="one line or one JSON object an event")
+
+    @field_validator("load", "cors_origins", mode="before")
+    @classmethod
+    def _comma_list(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def read(**overrides: Any) -> Settings:
+    """Reads the environment; `overrides` (field names) win over it.
+
+    Raises:
+        SettingsError: a value that cannot be used.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = f"ATELIER_{str(first['loc'][0]).upper()}"
+        raise SettingsError(f"{variable}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}") from error

@@ -1,0 +1,10 @@
+"""One module an operation. A new one is a file here and a line below."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from service.tasks import digits, embed, generate, reconstruct
+
+TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct)
+"""Each offers TASK (its name), ROLES (the graphs it wants), Request, Answer and router."""

@@ -1,0 +1,88 @@
+"""New pictures out of noise, given latents, or the way between two of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+import numpy as np
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, model_validator
+from starlette.responses import Response
+
+from service import bodies, media
+from service.call import Call, CurrentCall, latents_given
+from service.engine import latents
+
+TASK = "generate"
+ROLES = {"decoder": (frozenset({"latents"}), frozenset({"images"}))}
+
+router = APIRouter(tags=[TASK])
+
+
+class GenerateRequest(bodies.Body):
+    """Give at most one of `n`, `latents` and `between`."""
+
+    model: bodies.Model = None
+    n: Annotated[int, Field(ge=1, le=64, description="how many pictures")] = 1
+    seed: Annotated[bodies.Seed | None, Field(description="decides the noise; drawn and reported when absent")] = None
+    truncation: Annotated[
+        float, Field(ge=0, le=1.5, allow_inf_nan=False, description="scales the noise: less is more typical, 0 the most typical picture")
+    ] = 1.0
+    latents: Annotated[
+        list[bodies.Latent] | None, Field(min_length=1, max_length=64, description="one picture for each, instead of noise")
+    ] = None
+    between: Annotated[
+        list[bodies.Seed] | list[bodies.Latent] | None,
+        Field(min_length=2, max_length=2, description="two seeds or two latents: pictures on the way from one to the other"),
+    ] = None
+    steps: Annotated[int, Field(ge=2, le=64, description="how many pictures `between` makes, both ends included")] = 8
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if self.latents is not None and self.between is not None:
+            raise ValueError("give latents or between, not both")
+        if self.n != 1 and (self.latents is not None or self.between is not None):
+            raise ValueError("n counts pictures made from noise: leave it out beside latents or between")
+        if "steps" in self.model_fields_set and self.between is None:
+            raise ValueError("steps belongs to between")
+        return self
+
+
+class GenerateAnswer(BaseModel):
+    images: list[str] = Field(description="base64 PNGs")
+    latents: list[list[float]] = Field(description="what each picture was decoded from; may be sent back as `latents`")
+    seed: int | None = Field(default=None, description="absent when no randomness was used")
+    model: str
+
+
+REQUEST = GenerateRequest
+
+
+@router.post("/v1/generate", **bodies.operation(GenerateRequest, GenerateAnswer, "Generate pictures"))
+async def generate(call: CurrentCall, request: Annotated[GenerateRequest, bodies.body(GenerateRequest)]) -> Response:
+    """Draws pictures from seeded noise, decodes given latents, or walks between two seeds or latents.
+
+    With `Accept: image/*` the answer is one picture: a near-square sheet in reading order, or, with
+    `between`, a strip.
+    """
+    accepted = call.accepts(media.JSON)
+    model = call.model(TASK, request.model)
+    points, seed = _points(call, request, model.manifest.latent_dimension or 0)
+    images = (await call.run(model, TASK, "decoder", latents=points))["images"]
+    if accepted != media.JSON:
+        lay_out = media.side_by_side if request.between else media.contact_sheet
+        return await call.picture(lay_out(images), accepted)
+    return call.json(GenerateAnswer(images=await call.base64(images), latents=points.tolist(), seed=seed, model=model.name))
+
+
+def _points(call: Call, request: GenerateRequest, dimension: int) -> tuple[np.ndarray, int | None]:
+    if request.latents is not None:
+        return latents_given(request.latents, dimension), None
+    if request.between is None:
+        return call.noise(request.seed, request.n, dimension, request.truncation)
+    first, last = request.between
+    if isinstance(first, list) and isinstance(last, list):
+        ends = latents_given([first, last], dimension, "between")
+    else:
+        ends = np.concatenate([latents.draw(seed, 1, dimension, request.truncation) for seed in (first, last) if isinstance(seed, int)])
+    return latents.between(ends[0], ends[1], request.steps), None

@@ -1,0 +1,44 @@
+"""Fixtures that every part shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from support import MODELS, Server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One server with the shipped models for all tests that do not change it."""
+    running = Server()
+    running.until_loaded()
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def client(server: Server) -> httpx.Client:
+    return server.client
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Server]]:
+    """Starts servers with settings of their own; stops them afterwards."""
+    started: list[Server] = []
+
+    def one(**environment: str) -> Server:
+        started.append(Server(**environment))
+        return started[-1]
+
+    yield one
+    for running in started:
+        if running.process.poll() is None:
+            running.stop()
+
+
+@pytest.fixture(scope="session")
+def digit() -> bytes:
+    """A held-out MNIST seven or whatever comes first among the golden uploads: 28x28 PNG."""
+    return (MODELS / "vae" / "golden" / "uploads" / "plain.png").read_bytes()

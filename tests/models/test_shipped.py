@@ -1,0 +1,73 @@
+"""Every folder in models/: what it was exported with comes out again, and what is written about it is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import MODELS, ROOT
+
+from service.contract import images
+from service.contract.manifest import Manifest, read, sha256
+from service.engine.session import Placement, Session, usable_cores
+from training import card
+
+FOLDERS = sorted(path for path in MODELS.iterdir() if path.is_dir())
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+@pytest.fixture
+def manifest(folder: Path) -> Manifest:
+    return read(folder)
+
+
+def test_uploads_are_fitted_as_at_export(folder: Path, manifest: Manifest) -> None:
+    uploads = sorted((folder / "golden" / "uploads").iterdir())
+    with np.load(folder / "golden" / "fitted.npz") as stored:
+        fitted = stored["fitted"]
+    assert len(uploads) == len(fitted) >= 6
+    if manifest.fit is None:
+        return
+    for upload, expected in zip(uploads, fitted, strict=True):
+        found = images.fit(images.decode(upload.read_bytes()), manifest.fit)
+        allowed = 2 if upload.suffix == ".jpg" else 0
+        assert np.abs(found.astype(int) - expected).max() <= allowed, upload.name
+
+
+def test_graphs_answer_as_keras_did(folder: Path, manifest: Manifest) -> None:
+    for name, graph in manifest.graphs.items():
+        assert sha256(folder / graph.file) == graph.sha256
+        session = Session(folder / graph.file, graph, Placement("cpu", usable_cores()))
+        with np.load(folder / "golden" / f"{name}.npz") as stored:
+            inputs = {port.name: stored[f"input.{port.name}"] for port in graph.inputs}
+            expected = {port.name: stored[f"output.{port.name}"] for port in graph.outputs}
+        found = session.run(inputs)
+        for key, ours in expected.items():
+            difference = np.abs(found[key].astype(np.float64) - ours).max()
+            assert difference <= (1 if ours.dtype == np.uint8 else 1e-3 * np.abs(ours).max()), key
+
+
+def test_the_card_is_that_of_the_manifest(folder: Path, manifest: Manifest) -> None:
+    assert (folder / "README.md").read_text() == card.render(manifest, folder)
+    assert (folder / "samples.png").exists()
+
+
+def test_figures_were_measured(manifest: Manifest) -> None:
+    assert manifest.metrics
+    assert all(
+        np.isfinite(metric.value) and metric.command.startswith("python -m training evaluate") for metric in manifest.metrics.values()
+    )
+
+
+def test_the_readme_has_the_table_of_the_manifests() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert card.replace_table(readme, [read(folder) for folder in FOLDERS]) == readme, "stale: run python -m training cards"
+
+
+def test_the_graphs_are_small_enough_to_ship() -> None:
+    assert sum(path.stat().st_size for path in MODELS.glob("*/*.onnx")) < 15e6

@@ -1,0 +1,142 @@
+"""The OpenAPI document, the page at /docs, settings, logs, CORS, and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from support import MODELS, ROOT, Server, pixels
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {"ATELIER_MODELS": str(MODELS), **environment}
+    command = [sys.executable, "-m", "service", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_each_operation_has_one_request_type_and_one_success_type(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    kinds = {
+        "generate": "application/json",
+        "digits": "application/json",
+        "embed": "multipart/form-data",
+        "reconstruct": "multipart/form-data",
+    }
+    for task, kind in kinds.items():
+        operation = document["paths"][f"/v1/{task}"]["post"]
+        assert operation["operationId"] == task
+        assert list(operation["requestBody"]["content"]) == [kind]
+        success = {status: answer for status, answer in operation["responses"].items() if status.startswith("2")}
+        assert list(success) == ["200"]
+        assert list(success["200"]["content"]) == ["image/png" if task == "reconstruct" else "application/json"]
+        assert {"404", "413", "415", "422", "503"} <= operation["responses"].keys()
+
+
+def test_every_reference_of_the_document_resolves(client: httpx.Client) -> None:
+    text = client.get("/openapi.json").text
+    schemas = json.loads(text)["components"]["schemas"]
+    found = re.findall(r'"#/components/schemas/(\w+)"', text)
+    assert found
+    assert set(found) <= schemas.keys()
+    assert "HTTPValidationError" not in set(found)
+    assert schemas["EmbedRequest"]["properties"]["image"]["format"] == "binary"
+    assert "unreadable_image" in schemas["Code"]["enum"]
+
+
+def test_the_docs_page_needs_no_other_host(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert links
+    for link in links:
+        assert link.startswith("/")
+        assert client.get(link).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "eighty"), ("PORT", "70000"), ("PROVIDER", "quantum"), ("MAX_UPLOAD_MB", "-1"), ("LOG_FORMAT", "xml"), ("THREADS", "0")],
+)
+def test_a_bad_setting_stops_the_start_with_one_line(name: str, value: str) -> None:
+    result = run(**{f"ATELIER_{name}": value})
+    assert result.returncode == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert f"ATELIER_{name}={value}: " in lines[0]
+
+
+def test_a_port_in_use_is_said(server: Server) -> None:
+    result = run(ATELIER_PORT=server.url.rpartition(":")[2])
+    assert result.returncode == 3
+    assert "in use" in result.stderr
+
+
+def test_logs_as_json(start: Callable[..., Server], digit: bytes) -> None:
+    server = start(ATELIER_LOG_FORMAT="json", ATELIER_LOAD="vae")
+    server.until_loaded()
+    server.client.post("/v1/embed", files={"image": digit}, headers={"X-Request-Id": "look-for-me"})
+    server.stop()
+    events = [json.loads(line) for line in server.log]
+    event = next(event for event in events if event.get("request_id") == "look-for-me")
+    assert (event["status"], event["path"], event["level"]) == (200, "/v1/embed", "info")
+    assert event["model"].startswith("embed/vae@")
+    assert "infer" in event["timing"]
+
+
+def test_cors_is_off_until_origins_are_named(server: Server, start: Callable[..., Server]) -> None:
+    origin = {"Origin": "https://app.example"}
+    assert "access-control-allow-origin" not in server.client.get("/health/live", headers=origin).headers
+    other = start(ATELIER_CORS_ORIGINS="https://app.example,https://b.example", ATELIER_LOAD="vae-map")
+    headers = other.client.get("/health/live", headers=origin).headers
+    assert headers["access-control-allow-origin"] == "https://app.example"
+    assert "X-Model" in headers["access-control-expose-headers"]
+
+
+def test_stopped_by_a_signal_it_exits_with_0(start: Callable[..., Server]) -> None:
+    server = start(ATELIER_LOAD="vae-map")
+    server.until_loaded()
+    assert server.stop() == 0
+
+
+def test_run_writes_digits_to_a_picture(tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    result = run("run", "digits", "2026", "--seed", "3", "-o", str(out))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert pixels(out.read_bytes()).shape == (28, 112)
+
+
+def test_run_answers_as_the_server_does(client: httpx.Client, tmp_path: Path, digit: bytes) -> None:
+    picture = tmp_path / "digit.png"
+    picture.write_bytes(digit)
+    result = run("run", "embed", str(picture))
+    assert json.loads(result.stdout) == client.post("/v1/embed", files={"image": digit}).json()
+    out = tmp_path / "back.jpg"
+    assert run("run", "reconstruct", str(picture), "--model", "autoencoder", "-o", str(out)).returncode == 0
+    assert out.read_bytes()[:3] == b"\xff\xd8\xff"
+    generated = json.loads(run("run", "generate", "--n", "2", "--seed", "5").stdout)
+    assert generated["images"] == client.post("/v1/generate", json={"n": 2, "seed": 5}).json()["images"]
+    assert np.array(generated["latents"]).shape[0] == 2
+
+
+def test_run_fails_in_one_line(tmp_path: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    for arguments, code, said in (
+        (["digits", "12x"], 1, "digits"),
+        (["embed", str(tmp_path / "missing.png")], 1, "missing.png: No such file"),
+        (["embed", str(text)], 1, "not a picture"),
+        (["digits", "1", "-o", "out.xyz"], 2, "ending"),
+        (["digits", "1", "--model", "nobody"], 1, "nobody"),
+        (["digits", "1", "-o", "/nowhere/at/all.png"], 1, "/nowhere/at/all.png: No such file"),
+    ):
+        result = run("run", *arguments)
+        assert result.returncode == code, result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert said in result.stderr

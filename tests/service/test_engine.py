@@ -1,0 +1,163 @@
+"""Sessions and batches, on the shipped graphs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import MODELS
+
+from service.contract.manifest import Manifest, read
+from service.engine import latents
+from service.engine.batching import Batcher, Closed, QueueFull
+from service.engine.session import Placement, Session, SessionError, usable_cores
+
+PLACEMENT = Placement("cpu", usable_cores())
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    return read(MODELS / "cdcgan")
+
+
+@pytest.fixture
+def session(manifest: Manifest) -> Session:
+    graph = manifest.graphs["decoder"]
+    return Session(MODELS / "cdcgan" / graph.file, graph, PLACEMENT)
+
+
+def inputs(number: int, seed: int = 0) -> dict[str, np.ndarray]:
+    return {"latents": latents.draw(seed, number, 128), "labels": np.arange(number, dtype=np.int32) % 10}
+
+
+def test_a_row_does_not_depend_on_its_batch_mates(session: Session) -> None:
+    whole = session.run(inputs(64))["images"]
+    for first, last in ((0, 1), (5, 7), (10, 41), (63, 64)):
+        part = session.run({name: array[first:last] for name, array in inputs(64).items()})["images"]
+        assert np.array_equal(part, whole[first:last])
+
+
+@pytest.mark.parametrize("model", ["vae", "vae-map", "autoencoder"])
+def test_an_embedding_does_not_depend_on_its_batch_mates(model: str) -> None:
+    manifest = read(MODELS / model)
+    session = Session(MODELS / model / "encoder.onnx", manifest.graphs["encoder"], PLACEMENT)
+    pictures = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8)
+    whole = session.run({"images": pictures})["embedding"]
+    for number in (1, 2, 3, 7, 31):
+        assert np.array_equal(session.run({"images": pictures[:number]})["embedding"], whole[:number])
+
+
+def test_many_requests_at_once_each_get_their_own(session: Session) -> None:
+    async def main() -> None:
+        batcher = Batcher(session, most=16, limit=100)
+        requests = [inputs(number, seed) for seed, number in enumerate([1, 3, 40, 2, 1, 16, 17, 5])]
+        outcomes = await asyncio.gather(*(batcher.run(request) for request in requests))
+        for request, outcome in zip(requests, outcomes, strict=True):
+            assert np.array_equal(outcome.outputs["images"], session.run(request)["images"])
+        assert batcher.depth == 0
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_waiting_requests_share_a_run(session: Session) -> None:
+    async def main() -> None:
+        sizes: list[int] = []
+        batcher = Batcher(_counted(session, sizes), most=64, limit=100)
+        await asyncio.gather(*(batcher.run(inputs(1, seed)) for seed in range(33)))
+        assert sizes == [33]
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_caller_that_goes_away_is_not_run(session: Session) -> None:
+    async def main() -> None:
+        sizes: list[int] = []
+        batcher = Batcher(_counted(session, sizes), most=1, limit=100)
+        tasks = [asyncio.create_task(batcher.run(inputs(1, seed))) for seed in range(20)]
+        await asyncio.sleep(0)
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (await batcher.run(inputs(1))).outputs["images"].shape == (1, 28, 28, 1)
+        assert len(sizes) <= 3
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_beyond_the_limit_the_queue_refuses(session: Session) -> None:
+    async def main() -> None:
+        batcher = Batcher(session, most=1, limit=3)
+        tasks = [asyncio.create_task(batcher.run(inputs(4, seed))) for seed in range(4)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) is QueueFull for result in results] == [False, False, False, True]
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_failing_run_fails_its_requests_only(session: Session) -> None:
+    async def main() -> None:
+        batcher = Batcher(session, most=4, limit=10)
+        with pytest.raises(Exception, match="labels"):
+            await batcher.run({"latents": latents.draw(0, 1, 128)})
+        assert (await batcher.run(inputs(2))).outputs["images"].shape[0] == 2
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_closing_fails_what_waits(session: Session) -> None:
+    async def main() -> None:
+        batcher = Batcher(session, most=1, limit=10)
+        tasks = [asyncio.create_task(batcher.run(inputs(8, seed))) for seed in range(3)]
+        await asyncio.sleep(0)
+        batcher.close()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, Closed) for result in results)
+
+    asyncio.run(main())
+
+
+def test_a_session_checks_its_ports_and_provider(manifest: Manifest, tmp_path: Path) -> None:
+    graph = manifest.graphs["decoder"]
+    path = MODELS / "cdcgan" / graph.file
+    wrong = graph.model_copy(update={"inputs": graph.inputs[:1]})
+    with pytest.raises(SessionError, match="manifest declares"):
+        Session(path, wrong, PLACEMENT)
+    with pytest.raises(SessionError, match="cuda was demanded"):
+        Session(path, graph, Placement("cuda", 1))
+    (tmp_path / "decoder.onnx").write_bytes(b"no graph")
+    with pytest.raises(SessionError, match=r"decoder\.onnx: ONNX Runtime cannot open it"):
+        Session(tmp_path / "decoder.onnx", graph, PLACEMENT)
+
+
+def test_noise_is_numpys_frozen_stream() -> None:
+    expected = np.random.RandomState(7).standard_normal((3, 5)).astype(np.float32)
+    assert np.array_equal(latents.draw(7, 3, 5), expected)
+    assert np.array_equal(latents.draw(7, 1, 5), expected[:1])
+
+
+def test_interpolation_keeps_lengths_and_ends() -> None:
+    first, last = latents.draw(1, 2, 64)
+    way = latents.between(first, last, 9)
+    np.testing.assert_allclose(way[[0, -1]], [first, last], rtol=1e-5)
+    lengths = np.linalg.norm(way, axis=1)
+    np.testing.assert_allclose(lengths, np.linspace(lengths[0], lengths[-1], 9), rtol=1e-4)
+    assert np.isfinite(latents.between(first, -first, 5)).all()
+    assert np.isfinite(latents.between(np.zeros(64, np.float32), last, 5)).all()
+
+
+def _counted(session: Session, sizes: list[int]) -> Session:
+    run = session.run
+
+    def counting(given: object) -> dict[str, np.ndarray]:
+        sizes.append(len(next(iter(given.values()))))  # type: ignore[attr-defined]
+        return run(given)  # type: ignore[arg-type]
+
+    session.run = counting  # type: ignore[method-assign, assignment]
+    return session

@@ -1,0 +1,74 @@
+"""One optimisation step, on both backends: the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+PROGRAM = """
+import json, numpy as np, keras
+from keras import ops
+from training.losses import zero_centred_penalty
+from training.step import Step
+
+keras.utils.set_random_seed(0)
+values = np.random.RandomState(0).standard_normal((9, 2, 2, 1)).astype("float32")
+first, last = keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(1)
+norm = keras.layers.BatchNormalization()
+flat = lambda x: ops.reshape(x, (-1, 4))
+for layer, shape in ((first, (None, 4)), (norm, (None, 3)), (last, (None, 3))):
+    layer.build(shape)
+random = np.random.RandomState(1)
+for variable in [*first.trainable_variables, *last.trainable_variables]:
+    variable.assign(random.standard_normal(variable.shape) * 0.5)
+scores = lambda x: ops.squeeze(last(first(flat(x))), -1)
+
+def loss(pictures):
+    penalty = zero_centred_penalty(scores, pictures)
+    value = ops.mean(ops.square(norm(first(flat(pictures)), training=True))) + ops.mean(scores(pictures)) + penalty
+    return value, {"penalty": penalty, "value": value}
+
+moved = [*first.trainable_variables, *last.trainable_variables]
+step = Step(loss, moved, keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.5), norm.variables)
+reported = [{name: float(v) for name, v in step(values).items()} for _ in range(5)]
+raw = [np.array(v).tolist() for v in moved]
+with step.averaged():
+    averaged = [np.array(v).tolist() for v in moved]
+assert raw == [np.array(v).tolist() for v in moved]
+print(json.dumps([reported, raw, averaged, [np.array(v).tolist() for v in norm.variables]]))
+"""
+
+
+def outcome(backend: str) -> object:
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    result = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def flatten(values: object) -> list[float]:
+    if isinstance(values, dict):
+        return [number for key in sorted(values) for number in flatten(values[key])]
+    if isinstance(values, list):
+        return [number for value in values for number in flatten(value)]
+    assert isinstance(values, float)
+    return [values]
+
+
+def test_a_step_moves_its_variables_and_their_averages() -> None:
+    reported, raw, averaged, statistics = outcome("tensorflow")  # type: ignore[misc]
+    assert reported[-1]["value"] < reported[0]["value"]
+    assert reported[0]["penalty"] > 0
+    assert flatten(raw) != pytest.approx(flatten(averaged), abs=1e-3)
+    assert any(abs(value) > 1e-3 for value in flatten(statistics[2]))
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    environment = os.environ | {"KERAS_BACKEND": "torch", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", "import training.step"], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode != 0

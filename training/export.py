@@ -1,0 +1,234 @@
+"""The serving graphs -> ONNX -> parity -> golden -> card -> manifest, in that order.
+
+A folder without a manifest does not exist for the server, so an export that breaks off serves nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+import numpy as np
+import onnx
+from PIL import Image
+
+from service.contract import images, manifest
+from service.contract.manifest import Graph, Manifest, Port, Training, TrainingData
+from training import card
+from training.data import Dataset
+from training.loop import Run, contact_sheet
+from training.problems import TrainingError
+from training.recipes import Recipe
+
+OPSET = 18
+GOLDEN_ROWS = 6
+RELATIVE = 1e-3
+LEVELS = 1
+
+RunGraph = Callable[[Path, dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def export(recipe: Recipe, config: Any, data: Dataset, trained: Any, run: Run, folder: Path, default_for: tuple[str, ...]) -> Manifest:
+    """Writes a model folder whole: into a neighbour first, which then takes its place.
+
+    Raises:
+        TrainingError: a graph does not load in ONNX Runtime, or its answers differ from Keras's.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+        fresh = Path(place) / folder.name
+        (fresh / "golden" / "uploads").mkdir(parents=True)
+        graphs = recipe.serving(config, data, trained)
+        uploads = _uploads(data, fresh / "golden" / "uploads")
+        fitted = np.stack([images.fit(images.decode(upload), data.fit) for upload in uploads])
+        np.savez_compressed(fresh / "golden" / "fitted.npz", fitted=fitted)
+        declared = {name: _graph(name, model, fresh, fitted, len(data.classes)) for name, model in graphs.items()}
+        _samples(declared, graphs, data, fresh / "samples.png")
+        latents = [port.shape[1] for graph in declared.values() for port in graph.inputs if port.name == "latents"]
+        described = Manifest(
+            name=folder.name,
+            version="1",
+            title=f"{recipe.ABOUT.title} ({data.title.split(' (')[0]})",
+            description=recipe.ABOUT.description,
+            limits=recipe.ABOUT.limits,
+            misuse=recipe.ABOUT.misuse,
+            license="Apache-2.0",
+            tasks=recipe.TASKS,
+            default_for=default_for,
+            graphs=declared,
+            fit=data.fit if any(port.dtype == "uint8" for graph in declared.values() for port in graph.inputs) else None,
+            latent_dimension=int(latents[0]) if latents else None,
+            classes=data.classes if any(port.name == "labels" for graph in declared.values() for port in graph.inputs) else (),
+            opset=OPSET,
+            training=_training(recipe, config, data, run),
+        )
+        for kept in ("notes.md", "pictures"):
+            _keep(folder / kept, fresh / kept)
+        card.write(described, fresh)
+        manifest.write(described, fresh)
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.replace(folder)
+    return described
+
+
+def _training(recipe: Recipe, config: Any, data: Dataset, run: Run) -> Training:
+    return Training(
+        recipe=recipe.__name__.rpartition(".")[2].replace("_", "-"),  # type: ignore[attr-defined]
+        variant="improved",
+        config=asdict(config),
+        seed=run.seed,
+        steps=run.step,
+        seconds=round(run.seconds, 1),
+        cpu_seconds=round(run.cpu_seconds, 1),
+        device=f"{platform.machine()} CPU" if not _accelerated() else "GPU",
+        backend=keras.config.backend(),
+        data=TrainingData(title=data.title, license=data.license, origin=data.origin),
+    )
+
+
+def _accelerated() -> bool:
+    return bool(keras.distribution.list_devices("gpu"))
+
+
+def _keep(before: Path, after: Path) -> None:
+    if before.is_dir():
+        shutil.copytree(before, after)
+    elif before.exists():
+        shutil.copy(before, after)
+
+
+def _uploads(data: Dataset, folder: Path) -> list[bytes]:
+    """Held-out pictures as a user may send them: as they are, larger, oblong, with alpha, as JPEG."""
+    height, width, channels = data.shape
+    pictures = [Image.fromarray(pixels[..., 0] if channels == 1 else pixels) for pixels in data.validation.images[:4]]
+    oblong = Image.new(pictures[3].mode, (2 * width, height))
+    oblong.paste(pictures[3], (width // 2, 0))
+    made = [
+        ("plain.png", pictures[0], {}),
+        ("large.png", pictures[1].resize((5 * width, 5 * height), Image.Resampling.BICUBIC), {}),
+        ("alpha.png", pictures[2].convert("RGBA"), {}),
+        ("oblong.png", oblong, {}),
+        ("plain.jpg", pictures[0], {"quality": 95}),
+        ("large.jpg", pictures[1].resize((5 * width, 5 * height), Image.Resampling.BICUBIC).convert("RGB"), {"quality": 90}),
+    ]
+    contents = []
+    for name, picture, options in made:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG" if name.endswith("jpg") else "PNG", **options)
+        (folder / name).write_bytes(buffer.getvalue())
+        contents.append(buffer.getvalue())
+    order = sorted(range(len(made)), key=lambda index: made[index][0])
+    return [contents[index] for index in order]
+
+
+def _graph(name: str, model: keras.Model, folder: Path, fitted: np.ndarray, classes: int) -> Graph:
+    """Exports one graph, checks it against Keras on the golden inputs, and keeps both."""
+    path = folder / f"{name}.onnx"
+    inputs = _golden_inputs(model, fitted, classes)
+    model.predict_on_batch(inputs)  # Keras exports only what was called
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.export(str(path), format="onnx", opset_version=OPSET, verbose=False)
+    _tidy(path)
+    expected = {key: np.asarray(value) for key, value in model.predict_on_batch(inputs).items()}
+    compare(name, expected, run_graph(path, inputs))
+    kept: dict[str, Any] = {f"input.{key}": value for key, value in inputs.items()}
+    kept |= {f"output.{key}": value for key, value in expected.items()}
+    np.savez_compressed(folder / "golden" / f"{name}.npz", **kept)
+    return Graph(
+        file=path.name,
+        sha256=manifest.sha256(path),
+        inputs=_ports(inputs),
+        outputs=_ports(expected),
+        parameters=model.count_params(),
+    )
+
+
+def _ports(arrays: dict[str, np.ndarray]) -> tuple[Port, ...]:
+    return tuple(Port(name=name, dtype=cast("Any", str(array.dtype)), shape=("batch", *array.shape[1:])) for name, array in arrays.items())
+
+
+def _golden_inputs(model: keras.Model, fitted: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    random, inputs = np.random.RandomState(0), {}
+    for name, tensor in model.input.items():
+        if tensor.dtype == "uint8":
+            inputs[name] = fitted
+        elif tensor.dtype == "int32":
+            inputs[name] = np.arange(GOLDEN_ROWS, dtype=np.int32) % max(classes, 1)
+        else:
+            inputs[name] = random.standard_normal((GOLDEN_ROWS, *tensor.shape[1:])).astype(np.float32)
+    return inputs
+
+
+def _tidy(path: Path) -> None:
+    """Names the batch dimension, checks the model, and drops what differs from one export to the next."""
+    model = onnx.load(path)
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_param = "batch"
+    model.graph.name = path.stem
+    model.doc_string = model.graph.doc_string = ""
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def run_graph(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One run of an ONNX file on the CPU.
+
+    Raises:
+        TrainingError: ONNX Runtime does not load it.
+    """
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise TrainingError(f"{path.name} does not load in ONNX Runtime: {str(error).splitlines()[0]}") from error
+    names = [port.name for port in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def compare(name: str, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
+    """Pictures within one level, floats within 1e-3 of the largest.
+
+    Raises:
+        TrainingError: they differ by more.
+    """
+    if set(expected) != set(found):
+        raise TrainingError(f"{name}: ONNX gives {sorted(found)}, Keras {sorted(expected)}.")
+    for key, ours in expected.items():
+        theirs = found[key]
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            raise TrainingError(f"{name}.{key}: ONNX gives {theirs.dtype}{theirs.shape}, Keras {ours.dtype}{ours.shape}.")
+        difference = np.abs(ours.astype(np.float64) - theirs).max()
+        allowed = LEVELS if ours.dtype == np.uint8 else RELATIVE * max(1e-6, np.abs(ours).max())
+        if not difference <= allowed:
+            raise TrainingError(f"{name}.{key}: ONNX differs from Keras by {difference:.3g}, at most {allowed:.3g} is allowed.")
+
+
+def _samples(graphs: dict[str, Graph], models: dict[str, keras.Model], data: Dataset, path: Path) -> None:
+    """A sheet: ten latents through the decoder (across the classes, where it has any), or pictures above their reconstructions."""
+    random = np.random.RandomState(1)
+    ports = {port.name: port for port in graphs["decoder"].inputs}
+    width = int(ports["latents"].shape[1])
+    columns = min(len(data.classes), 10) if "labels" in ports else 10
+    latents = random.standard_normal((10 if "labels" in ports else 100, width)).astype(np.float32)
+    inputs = {"latents": latents}
+    if "labels" in ports:
+        inputs = {"latents": np.repeat(latents, columns, axis=0), "labels": np.tile(np.arange(columns, dtype=np.int32), 10)}
+    sheet = models["decoder"].predict(inputs, batch_size=50, verbose=0)["images"]
+    if "encoder" in models:
+        shown = data.validation.images[:20]
+        embedding = models["encoder"].predict({"images": shown}, verbose=0)["embedding"]
+        decoded = models["decoder"].predict({"latents": embedding}, verbose=0)["images"]
+        rows = [half for start in range(0, len(shown), 10) for half in (shown[start : start + 10], decoded[start : start + 10])]
+        sheet = np.concatenate([*rows, np.zeros_like(shown[:10]), sheet])
+    Image.fromarray(contact_sheet(sheet, columns)).save(path)

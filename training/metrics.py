@@ -1,0 +1,93 @@
+"""Figures, in pure NumPy. Feature arrays are (n, d); whatever computes them says in which space it measured."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two sets of features.
+
+    The formula of FID (Heusel et al. 2017); on other features than Inception's it must not be called FID.
+    """
+    means = first.mean(axis=0), second.mean(axis=0)
+    one, two = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    values, vectors = np.linalg.eigh(one)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ two @ root), 0.0)).sum()
+    return float(np.sum((means[0] - means[1]) ** 2) + np.trace(one) + np.trace(two) - 2 * cross)
+
+
+def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Squared maximum mean discrepancy under the kernel (x.y/d + 1)^3, unbiased (KID: Binkowski et al. 2018)."""
+    dimension = first.shape[1]
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.asarray((a @ b.T / dimension + 1.0) ** 3)
+
+    m, n = len(first), len(second)
+    within = kernel(first, first), kernel(second, second)
+    return float(
+        (within[0].sum() - np.trace(within[0])) / (m * (m - 1))
+        + (within[1].sum() - np.trace(within[1])) / (n * (n - 1))
+        - 2 * kernel(first, second).mean()
+    )
+
+
+def precision_recall(real: np.ndarray, generated: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
+    """Improved precision and recall (Kynkaanniemi et al. 2019): the share of generated points within the
+    real ones' k-th neighbour radii, and the share of real points within the generated ones'."""
+    distances = pairwise_distances(real, generated)
+    radii = _radii(real, neighbours), _radii(generated, neighbours)
+    precision = (distances <= radii[0][:, None]).any(axis=0).mean()
+    recall = (distances <= radii[1][None, :]).any(axis=1).mean()
+    return float(precision), float(recall)
+
+
+def _radii(points: np.ndarray, neighbours: int) -> np.ndarray:
+    return np.asarray(np.partition(pairwise_distances(points, points), neighbours, axis=1)[:, neighbours])
+
+
+def pairwise_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Euclidean distances (n, m)."""
+    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)[None, :] - 2 * first @ second.T
+    return np.sqrt(np.maximum(squares, 0.0))
+
+
+def mean_pairwise_distance(points: np.ndarray) -> float:
+    """Between different points of one set: how much they vary."""
+    number = len(points)
+    return float(pairwise_distances(points, points).sum() / (number * (number - 1)))
+
+
+def nearest_distances(queries: np.ndarray, references: np.ndarray, chunk: int = 500) -> np.ndarray:
+    """The distance of each query to its nearest reference (n,)."""
+    parts = [queries[start : start + chunk] for start in range(0, len(queries), chunk)]
+    return np.concatenate([pairwise_distances(part, references).min(axis=1) for part in parts])
+
+
+def neighbour_accuracy(points: np.ndarray, labels: np.ndarray, queries: np.ndarray, answers: np.ndarray, neighbours: int = 5) -> float:
+    """The share of queries whose k nearest points vote for the right class; a tie goes to the nearer one."""
+    right = 0
+    for start in range(0, len(queries), 500):
+        distances = pairwise_distances(queries[start : start + 500], points)
+        nearest = np.argpartition(distances, neighbours, axis=1)[:, :neighbours]
+        order = np.take_along_axis(distances, nearest, axis=1).argsort(axis=1)
+        votes = labels[np.take_along_axis(nearest, order, axis=1)]
+        counts = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
+        chosen = np.take_along_axis(votes, counts.argmax(axis=1)[:, None], axis=1)[:, 0]
+        right += int((chosen == answers[start : start + 500]).sum())
+    return right / len(queries)
+
+
+def peak_signal_to_noise(first: np.ndarray, second: np.ndarray) -> float:
+    """PSNR in dB of uint8 pictures (n, ...): the mean over the pictures of 10 log10(255^2 / MSE), MSE >= 1e-4."""
+    differences = (first.astype(np.float64) - second).reshape(len(first), -1)
+    return float(np.mean(10 * np.log10(255.0**2 / np.maximum((differences**2).mean(axis=1), 1e-4))))
+
+
+def principal_components(points: np.ndarray, dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and the leading directions (d, dimension) of a set of points."""
+    mean = points.mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov(points, rowvar=False))
+    return mean, vectors[:, ::-1][:, :dimension]

@@ -1,0 +1,52 @@
+"""One file a model, from data to serving graph. What each file offers is the Recipe protocol."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from training.problems import TrainingError
+
+NAMES = ("autoencoder", "cdcgan", "vae")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a card says of every model of a recipe."""
+
+    title: str
+    description: str
+    limits: str
+    misuse: str
+
+
+class Recipe(Protocol):
+    """The names that a recipe's module offers.
+
+    Attributes:
+        TASKS: the operations that its models serve, each with the graph that plays each role.
+        ABOUT: for the card.
+        Config: a frozen dataclass; its fields are the options of the command line.
+    """
+
+    TASKS: dict[str, dict[str, str]]
+    ABOUT: About
+    Config: type[Any]
+
+    def train(self, config: Any, data: Any, run: Any) -> Any:
+        """Trains, or goes on training, and returns the trained networks."""
+
+    def serving(self, config: Any, data: Any, trained: Any) -> dict[str, Any]:
+        """The graphs by name: Keras models from uint8 pictures, latents or labels to uint8 pictures or floats."""
+
+
+def find(name: str) -> Any:
+    """The module of a recipe.
+
+    Raises:
+        TrainingError: there is none of that name.
+    """
+    if name not in NAMES:
+        raise TrainingError(f"there is no recipe {name}; there is: {', '.join(NAMES)}.")
+    return importlib.import_module(f"training.recipes.{name.replace('-', '_')}")

@@ -1,0 +1,148 @@
+"""One optimisation step: a loss, the variables it moves, an optimizer.
+
+The only module that knows which Keras backend runs. A loss is written with `keras.ops` alone:
+
+    def loss(images, labels):
+        scores = classifier(images, training=True)
+        value = ops.mean(...)
+        return value, {"loss": value}
+
+    step = Step(loss, classifier.trainable_variables, optimizer, classifier.non_trainable_variables)
+    scalars = step(images, labels)
+
+Noise is never drawn inside a loss: it arrives as an argument, drawn by NumPy from the run's seed, so
+that both backends see the same numbers and a resumed run needs nothing but its step count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+Loss = Callable[..., tuple[Any, dict[str, Any]]]
+
+_BACKEND = keras.config.backend()
+if _BACKEND == "tensorflow":
+    import tensorflow as tf
+elif _BACKEND == "jax":
+    import jax
+else:
+    raise ImportError(f"KERAS_BACKEND={_BACKEND} is not supported: set it to tensorflow or jax.")
+
+
+class Step:
+    """Minimises one loss over some variables.
+
+    Args:
+        loss: returns the scalar to minimise and the scalars to report, from one batch of arrays.
+        variables: the trainable variables that move.
+        optimizer: an unbuilt Keras optimizer, owned by this step.
+        state: every other variable that the loss reads or updates (the adversary's weights, batch
+            statistics). JAX would compile a variable that is missing here into the step as a constant.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        variables: Sequence[keras.Variable],
+        optimizer: keras.optimizers.Optimizer,
+        state: Sequence[keras.Variable] = (),
+    ) -> None:
+        self.loss = loss
+        self.moved = list(variables)
+        self.state = list(state)
+        self.optimizer = optimizer
+        optimizer.build(self.moved)
+        compiled = {"tensorflow": self._tensorflow, "jax": self._jax}[_BACKEND]
+        self._run = compiled()
+
+    def __call__(self, *batch: np.ndarray) -> dict[str, Any]:
+        """Takes one step; the scalars come back as backend tensors, so that nothing waits for them."""
+        return self._run(*batch)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """What a checkpoint has to hold of this step: the optimizer's moments, averages and counter."""
+        return list(self.optimizer.variables)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Puts the exponential moving averages in the place of the variables for a while."""
+        if not self.optimizer.use_ema:
+            yield
+            return
+        before = [np.array(variable) for variable in self.moved]
+        self.optimizer.finalize_variable_values(self.moved)
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.moved, before, strict=True):
+                variable.assign(value)
+
+    def finish(self) -> None:
+        """Leaves the moving averages, where the optimizer keeps any, in the variables for good."""
+        if self.optimizer.use_ema:
+            self.optimizer.finalize_variable_values(self.moved)
+
+    def _tensorflow(self) -> Callable[..., dict[str, Any]]:
+        @tf.function
+        def run(*batch: Any) -> dict[str, Any]:
+            with tf.GradientTape() as tape:
+                value, scalars = self.loss(*batch)
+            values = [variable.value for variable in self.moved]
+            self.optimizer.apply(tape.gradient(value, values), self.moved)
+            return scalars
+
+        return lambda *batch: run(*(tf.convert_to_tensor(array) for array in batch))
+
+    def _jax(self) -> Callable[..., dict[str, Any]]:
+        @jax.jit
+        def run(moved: list[Any], state: list[Any], optimizer: list[Any], batch: tuple[Any, ...]) -> tuple[Any, ...]:
+            def scoped(moved: list[Any]) -> tuple[Any, tuple[dict[str, Any], list[Any]]]:
+                mapping = [*zip(self.moved, moved, strict=True), *zip(self.state, state, strict=True)]
+                with keras.StatelessScope(state_mapping=mapping) as scope:
+                    value, scalars = self.loss(*batch)
+                return value, (scalars, [scope.get_current_value(variable) for variable in self.state])
+
+            (_, (scalars, state_after)), gradients = jax.value_and_grad(scoped, has_aux=True)(moved)
+            moved, optimizer = self.optimizer.stateless_apply(optimizer, gradients, moved)
+            return moved, state_after, optimizer, scalars
+
+        held = [self.moved, self.state, self.optimizer.variables]
+
+        def call(*batch: Any) -> dict[str, Any]:
+            *values, scalars = run(*([variable.value for variable in group] for group in held), batch)
+            for group, after in zip(held, values, strict=True):
+                for variable, value in zip(group, after, strict=True):
+                    variable.assign(value)
+            return scalars
+
+        return call
+
+
+def input_gradient(scores: Callable[[Any], Any], inputs: Any) -> tuple[Any, Any]:
+    """The scores of a network and their gradient by its input, itself differentiable.
+
+    Args:
+        scores: maps (batch, ...) to one score an item, (batch,); item i depends on input i alone.
+        inputs: (batch, ...) float32.
+
+    Returns:
+        The scores (batch,) and the gradient of each item's score by its input, shaped as `inputs`.
+    """
+    if _BACKEND == "tensorflow":
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(inputs)
+            values = scores(inputs)
+        return values, tape.gradient(values, inputs)
+
+    def total(inputs: Any) -> tuple[Any, Any]:
+        values = scores(inputs)
+        return values.sum(), values
+
+    gradient, values = jax.grad(total, has_aux=True)(inputs)
+    return values, gradient
