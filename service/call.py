@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +23,8 @@ from service.engine.batching import Closed, QueueFull
 from service.engine.store import Model, ModelUnavailable, Store, UnknownModel
 from service.problems import Code, Limit, ProblemError, invalid
 from service.settings import Settings
+
+logger = logging.getLogger("atelier")
 
 Result = TypeVar("Result")
 
@@ -115,6 +118,7 @@ class Call:
         except Closed as error:
             raise ProblemError(Code.MODEL_UNAVAILABLE, f"{model.name}: {error}.", retry_after=5) from error
         except Exception as error:
+            logger.exception("%s: a run of %s failed", model.name, role, extra={"fields": {"request_id": self.request.state.id}})
             raise ProblemError(Code.MODEL_FAILED, f"{model.name} failed to run.") from error
         self._add("queue", outcome.queued)
         self._add("infer", outcome.ran)

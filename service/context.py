@@ -49,7 +49,7 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"], extra={"request_id": identity})
+            logger.exception("%s %s failed", scope["method"], scope["path"], extra={"fields": {"request_id": identity}})
             if status:
                 raise
             failure = ProblemError(Code.MODEL_FAILED, "The server failed; its log has the details under this request's id.")

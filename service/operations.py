@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from service import problems
 from service.contract.manifest import Manifest, Metric, Port
@@ -55,6 +55,11 @@ class CatalogueEntry(BaseModel):
 
 class Catalogue(BaseModel):
     models: list[CatalogueEntry]
+
+
+@router.get("/", include_in_schema=False)
+async def home() -> Response:
+    return RedirectResponse("/docs")
 
 
 @router.get("/health/live", summary="Does the process turn")
@@ -113,7 +118,7 @@ def _entry(task: str, model: Model, default: bool) -> CatalogueEntry:
         task=task,
         name=manifest.name,
         default=default,
-        digest=manifest.digest,
+        digest=model.digest,
         title=manifest.title,
         description=manifest.description,
         inputs=list(graphs[0].inputs),

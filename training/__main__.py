@@ -1,4 +1,4 @@
-"""python -m training fit RECIPE · evaluate NAME · export RUN · classifier · cards · list"""
+"""python -m training fit RECIPE · evaluate NAME · export RUN · maps NAME… · classifier · cards · list"""
 
 from __future__ import annotations
 
@@ -108,21 +108,47 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from service.contract.manifest import ManifestError
-    from training import card, data
+    from training import card
     from training.evaluate import evaluate
 
-    command = f"python -m training evaluate {options.name}" + (
-        f" --data {options.data}" if options.data.partition(":")[0] != "mnist" else ""
-    )
-    dataset = data.load(options.data, options.image_size, options.channels)
-    try:
-        manifest = evaluate(options.models / options.name, dataset, command, options.url)
-    except ManifestError as error:
-        raise TrainingError(str(error)) from error
+    folder = options.models / options.name
+    dataset = _data_of(folder, options.data)
+    elsewhere = "" if options.models == MODELS else f" --models {options.models}"
+    source = "" if options.data.startswith("mnist") else f" --data {options.data}"
+    manifest = evaluate(folder, dataset, f"python -m training evaluate {options.name}{elsewhere}{source}", options.url)
     for name, metric in manifest.metrics.items():
         beside = "" if metric.reference is None else f"   {metric.reference_is}: {card.figure(metric.reference)}"
         print(f"{name.replace('_', ' '):40} {card.figure(metric.value):>10}{beside}")
+    return 0
+
+
+def _data_of(folder: Path, source: str) -> Any:
+    """A data set at the size and channels of a model's pictures.
+
+    Raises:
+        TrainingError: the manifest cannot be read, or the source's pictures are of another size.
+    """
+    from service.contract.manifest import ManifestError, read
+    from training import data
+
+    try:
+        manifest = read(folder)
+    except ManifestError as error:
+        raise TrainingError(str(error)) from error
+    ports = [port for graph in manifest.graphs.values() for port in (*graph.inputs, *graph.outputs) if port.name == "images"]
+    height, _, channels = ports[0].shape[1:]
+    dataset = data.load(source, int(height), int(channels))
+    if dataset.shape != ports[0].shape[1:]:
+        raise TrainingError(f"--data {source} has pictures of {dataset.shape}, {manifest.name} is for {ports[0].shape[1:]}.")
+    return dataset
+
+
+def _maps(options: argparse.Namespace) -> int:
+    from training.pictures import latent_maps
+
+    folders = [options.models / name for name in options.names]
+    path = latent_maps(folders, _data_of(folders[0], options.data))
+    print(f"{path}; python -m training cards takes it into the card")
     return 0
 
 
@@ -193,6 +219,12 @@ def _parser(given: list[str]) -> argparse.ArgumentParser:
     _add_data(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
+    maps = commands.add_parser("maps", help="draw the latent space of models with two latent dimensions, into the first one's card")
+    maps.add_argument("names", nargs="+", metavar="NAME")
+    maps.add_argument("--models", type=Path, default=MODELS, metavar="FOLDER")
+    _add_data(maps)
+    maps.set_defaults(run=_maps)
+
     classifier = commands.add_parser("classifier", help="train the evaluation classifier of a data set")
     _add_data(classifier)
     classifier.add_argument("--seed", type=int, default=0)
@@ -217,6 +249,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
         recipe = find(name)
         command = fit.add_parser(name, description=recipe.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         _add_data(command)
+        _add_size(command)
         command.add_argument("--out", type=Path, metavar="FOLDER", help=f"model folder to write (default: models/{name})")
         command.add_argument("--default-for", nargs="*", default=[], metavar="TASK", help="tasks that use this model by default")
         command.add_argument("--seed", type=int, default=0, help="decides weights, order and noise (default: 0)")
@@ -246,6 +279,9 @@ def _positive(kind: type) -> Any:
 
 def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", default="mnist", metavar="SOURCE", help="mnist, mnist:PATH, folder:PATH (default: mnist)")
+
+
+def _add_size(command: argparse.ArgumentParser) -> None:
     command.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="side of a folder's pictures (default: 64)")
     command.add_argument("--channels", type=int, default=3, metavar="N", help="of a folder's pictures: 1 grey, 3 colour (default: 3)")
 

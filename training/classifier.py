@@ -20,7 +20,6 @@ from keras import layers, ops
 from training.data import Dataset
 from training.data.pixels import to_floats
 from training.loop import Run
-from training.problems import TrainingError
 from training.step import Step
 
 FOLDER = Path(__file__).parent / "classifiers"
@@ -95,19 +94,15 @@ class Classifier:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        values: dict[str, Any] = {f"{index:02d}": np.asarray(variable.value) for index, variable in enumerate(self.model.variables)}
+        values: dict[str, Any] = {f"{index:02d}": ops.convert_to_numpy(variable) for index, variable in enumerate(self.model.variables)}
         np.savez_compressed(path, **values)
 
     @classmethod
-    def load(cls, data: Dataset) -> Classifier:
-        """The shipped weights for a data set.
-
-        Raises:
-            TrainingError: no classifier was trained for that data set.
-        """
+    def find(cls, data: Dataset) -> Classifier | None:
+        """The shipped weights for a data set; nothing where none were trained."""
         path = FOLDER / f"{data.name}.npz"
         if not path.exists():
-            raise TrainingError(f"{path} does not exist: train it with python -m training classifier --data {data.name}.")
+            return None
         model = network(*data.shape, len(data.classes))
         with np.load(path, allow_pickle=False) as values:
             for index, variable in enumerate(model.variables):

@@ -53,21 +53,22 @@ def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None) 
 
 async def _measure(folder: Path, manifest: Manifest, data: Dataset, url: str | None) -> Figures:
     figures: Figures = {}
-    async with _client(folder, url) as client:
+    async with served(folder, url) as model:
         for task, measure in _MEASURES.items():
             if task in manifest.tasks:
-                figures |= await measure(Served(client, manifest.name), data)
+                figures |= await measure(model, data)
     return figures
 
 
 @asynccontextmanager
-async def _client(folder: Path, url: str | None) -> AsyncIterator[httpx.AsyncClient]:
+async def served(folder: Path, url: str | None = None) -> AsyncIterator[Served]:
+    """A model behind its operations: in this process, or at the address of a running server."""
     if url is not None:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            yield client
+            yield Served(client, folder.name)
         return
     async with local.client(settings.read(models=folder.parent, load=(folder.name,))) as client:
-        yield client
+        yield Served(client, folder.name)
 
 
 class Served:
@@ -114,66 +115,75 @@ def _pixels(encoded: str) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-async def _digits(served: Served, data: Dataset) -> Figures:
+async def _digits(model: Served, data: Dataset) -> Figures:
     classes = len(data.classes)
-    each = 64 // classes
-    asked = np.tile(np.arange(classes), each * -(-ASKED // (each * classes)))[: ASKED // classes * classes]
+    each = max(1, 64 // classes)
+    asked = np.tile(np.arange(classes), ASKED // classes)
     step = each * classes
     requests = [{"labels": asked[start : start + step].tolist(), "seed": start // step} for start in range(0, len(asked), step)]
-    pictures = await served.drawn("digits", requests)
-    classifier = Classifier.load(data)
+    pictures = await model.drawn("digits", requests)
+    compared = pictures[_balanced(asked, classes, COMPARED)]
+    classifier = Classifier.find(data)
+    if classifier is None:
+        return _copies(compared, data)
     features, read_as = classifier(pictures)
-    real, _ = classifier(data.test.images)
+    real, real_read_as = classifier(data.test.images)
+    right = [float((read_as == asked)[asked == label].mean()) for label in range(classes)]
     spread = [
         metrics.mean_pairwise_distance(features[asked == label][:800])
         / metrics.mean_pairwise_distance(real[data.test.labels == label][:800])
         for label in range(classes)
     ]
     figures: Figures = {
-        "read_right": (
-            float((read_as == asked).mean()),
-            float((classifier(data.test.images)[1] == data.test.labels).mean()),
-            "test digits",
-        ),
-        "read_right_worst_class": (min(float((read_as == asked)[asked == label].mean()) for label in range(classes)), None, None),
-        "class_spread": (float(np.mean(spread)), 1.0, "test digits"),
-        "class_spread_worst_class": (float(min(spread)), 1.0, "test digits"),
+        "read_right": (float(np.mean(right)), float((real_read_as == data.test.labels).mean()), "test pictures"),
+        "read_right_worst_class": (min(right), None, None),
+        "class_spread": (float(np.mean(spread)), 1.0, "test pictures"),
+        "class_spread_worst_class": (float(min(spread)), 1.0, "test pictures"),
     }
-    return figures | _against_real(pictures[_balanced(asked, classes, COMPARED)], data, classifier)
+    return figures | _against_real(compared, data, classifier)
 
 
-async def _generate(served: Served, data: Dataset) -> Figures:
-    pictures = await served.drawn("generate", [{"n": 50, "seed": seed} for seed in range(COMPARED // 50)])
-    classifier = Classifier.load(data)
+async def _generate(model: Served, data: Dataset) -> Figures:
+    pictures = await model.drawn("generate", [{"n": 50, "seed": seed} for seed in range(COMPARED // 50)])
+    classifier = Classifier.find(data)
+    if classifier is None:
+        return _copies(pictures, data)
     shares = np.bincount(classifier(pictures)[1], minlength=len(data.classes)) / len(pictures)
-    rarest: Figures = {"rarest_class_share": (float(shares.min()), 1 / len(data.classes), "balanced")}
+    rarest: Figures = {"rarest_class_share": (float(shares.min()), 1 / len(data.classes), "all classes alike")}
     return rarest | _against_real(pictures, data, classifier)
 
 
 def _against_real(pictures: np.ndarray, data: Dataset, classifier: Classifier) -> Figures:
     """Generated pictures, and as the floor as many balanced training pictures, each against the test pictures."""
     floor_pictures = data.train.images[_balanced(data.train.labels, len(data.classes), len(pictures))]
-    generated, floor, real = (classifier(some)[0] for some in (pictures, floor_pictures, data.test.images))
-    one, other = (metrics.precision_recall(real[: len(some)], some) for some in (generated, floor))
+    generated, floor, real, known = (classifier(some)[0] for some in (pictures, floor_pictures, data.test.images, data.train.images))
+    (precision, recall), (floor_precision, floor_recall) = (
+        metrics.precision_recall(real[: len(some)], some) for some in (generated, floor)
+    )
+    distance, floor_distance = metrics.frechet_distance(generated, real), metrics.frechet_distance(floor, real)
+    copies = metrics.nearest_distances(generated, known).mean() / metrics.nearest_distances(real, known).mean()
+    beside = "training pictures"
+    return {
+        "frechet_distance": (distance, floor_distance, beside),
+        "frechet_distance_over_floor": (distance / floor_distance, 1.0, beside),
+        "kernel_distance": (metrics.kernel_distance(generated, real), metrics.kernel_distance(floor, real), beside),
+        "precision": (precision, floor_precision, beside),
+        "recall": (recall, floor_recall, beside),
+        "nearest_training_distance_features": (float(copies), 1.0, "test pictures"),
+    } | _copies(pictures, data)
+
+
+def _copies(pictures: np.ndarray, data: Dataset) -> Figures:
+    """How far generated pictures are from the nearest training picture, as a share of how far test pictures are."""
     train, test = (_flat(split.images) for split in (data.train, data.test))
     copies = metrics.nearest_distances(_flat(pictures), train).mean() / metrics.nearest_distances(test, train).mean()
-    known = classifier(data.train.images)[0]
-    feature_copies = metrics.nearest_distances(generated, known).mean() / metrics.nearest_distances(real, known).mean()
-    is_floor = "training digits"
-    distance, floor_distance = metrics.frechet_distance(generated, real), metrics.frechet_distance(floor, real)
-    return {
-        "frechet_distance": (distance, floor_distance, is_floor),
-        "frechet_distance_over_floor": (distance / floor_distance, 1.0, is_floor),
-        "kernel_distance": (metrics.kernel_distance(generated, real), metrics.kernel_distance(floor, real), is_floor),
-        "precision": (one[0], other[0], is_floor),
-        "recall": (one[1], other[1], is_floor),
-        "nearest_training_distance_pixels": (float(copies), 1.0, "test digits"),
-        "nearest_training_distance_features": (float(feature_copies), 1.0, "test digits"),
-    }
+    return {"nearest_training_distance_pixels": (float(copies), 1.0, "test pictures")}
 
 
-async def _embed(served: Served, data: Dataset) -> Figures:
-    train, test = await served.shown("embed", data.train.images), await served.shown("embed", data.test.images)
+async def _embed(model: Served, data: Dataset) -> Figures:
+    if not data.classes:
+        return {}
+    train, test = await model.shown("embed", data.train.images), await model.shown("embed", data.test.images)
     points, queries = (np.array([answer["embedding"] for answer in answers], np.float32) for answers in (train, test))
     mean, directions = metrics.principal_components(_flat(data.train.images), points.shape[1])
     projected, projected_queries = ((_flat(split.images) - mean) @ directions for split in (data.train, data.test))
@@ -183,8 +193,8 @@ async def _embed(served: Served, data: Dataset) -> Figures:
     return {"neighbour_accuracy": (ours, theirs, f"PCA of {points.shape[1]} dimensions")}
 
 
-async def _reconstruct(served: Served, data: Dataset) -> Figures:
-    answers = await served.shown("reconstruct", data.test.images)
+async def _reconstruct(model: Served, data: Dataset) -> Figures:
+    answers = await model.shown("reconstruct", data.test.images)
     decoded = np.stack([_pixels(answer["image"]) for answer in answers])
     mean, directions = metrics.principal_components(_flat(data.train.images), len(answers[0]["embedding"]))
     flat = _flat(data.test.images)

@@ -205,6 +205,8 @@ def compare(name: str, expected: dict[str, np.ndarray], found: dict[str, np.ndar
     if set(expected) != set(found):
         raise TrainingError(f"{name}: ONNX gives {sorted(found)}, Keras {sorted(expected)}.")
     for key, ours in expected.items():
+        if not np.isfinite(ours).all():
+            raise TrainingError(f"{name}.{key} has values that are not finite: the training diverged; lower --learning-rate.")
         theirs = found[key]
         if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
             raise TrainingError(f"{name}.{key}: ONNX gives {theirs.dtype}{theirs.shape}, Keras {ours.dtype}{ours.shape}.")

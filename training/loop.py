@@ -157,7 +157,7 @@ class Run:
     def _save(self, variables: Sequence[keras.Variable]) -> None:
         state = {"step": self.step, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
         about = json.dumps({**state, "seed": self.seed, "settings": dict(self.settings)}, sort_keys=True)
-        arrays: dict[str, Any] = {f"{index:05d}": np.array(variable.value) for index, variable in enumerate(variables)}
+        arrays: dict[str, Any] = {f"{index:05d}": keras.ops.convert_to_numpy(variable) for index, variable in enumerate(variables)}
         unfinished = self.folder / "checkpoint.unfinished.npz"
         with unfinished.open("wb") as file:
             np.savez(file, allow_pickle=False, about=np.array(about), **arrays)

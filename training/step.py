@@ -75,7 +75,7 @@ class Step:
         if not self.optimizer.use_ema:
             yield
             return
-        before = [np.array(variable) for variable in self.moved]
+        before = [keras.ops.convert_to_numpy(variable) for variable in self.moved]
         self.optimizer.finalize_variable_values(self.moved)
         try:
             yield

@@ -65,6 +65,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, f"session-{session.graph.file}")
         self._loop_task: asyncio.Task[None] | None = None
         self._seconds_per_row = 0.0
+        self._closed = False
 
     @property
     def depth(self) -> int:
@@ -79,8 +80,11 @@ class Batcher:
 
         Raises:
             QueueFull: the queue is at its limit.
+            Closed: the batcher was closed before all rows had run.
             Exception: whatever the session raised on a run that held rows of this request.
         """
+        if self._closed:
+            raise Closed("the model was closed")
         if len(self._queue) >= self.limit:
             raise QueueFull(len(self._queue), self._seconds_per_row * sum(job.size - job.taken for job in self._queue))
         size = len(next(iter(inputs.values())))
@@ -92,10 +96,9 @@ class Batcher:
 
     def close(self) -> None:
         """Fails what still waits and lets the thread end after its present run."""
-        for job in self._queue:
-            if not job.future.done():
-                job.future.set_exception(Closed("the model was closed"))
-        self._queue.clear()
+        self._closed = True
+        for job in list(self._queue):
+            self._leave(job, Closed("the model was closed"))
         self._thread.shutdown(wait=False)
 
     async def _drain(self) -> None:
@@ -117,7 +120,7 @@ class Batcher:
         batch, room = [], self.most
         for job in list(self._queue):
             if job.future.done():  # the caller went away
-                self._queue.remove(job)
+                self._leave(job)
                 continue
             rows = min(room, job.size - job.taken)
             batch.append((job, job.taken, job.taken + rows))
@@ -139,16 +142,23 @@ class Batcher:
             job.taken, job.ran = last, job.ran + took
             job.started = started if job.started is None else job.started
             if job.taken == job.size:
-                self._queue.remove(job)
-                if not job.future.done():
-                    job.future.set_result(Outcome(_join(job.parts), job.started - job.arrived, job.ran))
+                self._leave(job, Outcome(_join(job.parts), job.started - job.arrived, job.ran))
         self._seconds_per_row += 0.2 * (took / row - self._seconds_per_row)
 
     def _fail(self, batch: Sequence[tuple[_Job, int, int]], error: Exception) -> None:
         for job, _, _ in batch:
+            self._leave(job, error)
+
+    def _leave(self, job: _Job, with_what: Outcome | Exception | None = None) -> None:
+        """Takes a job out of the queue, where it still is, and answers its caller, if that still waits."""
+        if job in self._queue:
             self._queue.remove(job)
-            if not job.future.done():
-                job.future.set_exception(error)
+        if job.future.done():
+            return
+        if isinstance(with_what, Outcome):
+            job.future.set_result(with_what)
+        elif with_what is not None:
+            job.future.set_exception(with_what)
 
 
 def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -40,6 +40,9 @@ class Model:
     manifest: Manifest
     batchers: dict[str, Batcher]
 
+    def __post_init__(self) -> None:
+        self.digest = self.manifest.digest
+
     @property
     def name(self) -> str:
         return self.manifest.name
@@ -54,7 +57,7 @@ class Model:
 
     def identity(self, task: str) -> str:
         """`task/name@` and the first 12 of the digest: what `X-Model` says."""
-        return f"{task}/{self.name}@{self.manifest.digest[:12]}"
+        return f"{task}/{self.name}@{self.digest[:12]}"
 
     def close(self) -> None:
         for batcher in self.batchers.values():
@@ -80,15 +83,14 @@ class Store:
             try:
                 model = self._open(folder)
             except LoadError as error:
-                self.failures[folder.name] = str(error)
-                logger.error("model %s is not served: %s", folder.name, error)
+                self._fail(folder.name, str(error))
             else:
                 if model is not None:
-                    self.models[model.name] = model
+                    self.models = {**self.models, model.name: model}  # a new dict: others may be iterating over the old one
+                    self._warn_of_idle_gpu(model)
                     logger.info("model %s serves %s on %s", model.name, ", ".join(model.manifest.tasks), model.provider)
         for wanted in self._missing():
-            self.failures.setdefault(wanted, f"ATELIER_LOAD names {wanted}, but no folder of {self.settings.models} has it")
-            logger.error("%s", self.failures[wanted])
+            self._fail(wanted, f"ATELIER_LOAD names {wanted}, but no folder of {self.settings.models} has it")
         self.loaded = True
 
     @property
@@ -131,11 +133,21 @@ class Store:
         for model in self.models.values():
             model.close()
 
+    def _warn_of_idle_gpu(self, model: Model) -> None:
+        if self.settings.provider == "auto" and model.provider == "cpu" and Path("/dev/nvidiactl").exists():
+            logger.warning(
+                "model %s runs on the CPU beside an NVIDIA device: install requirements/gpu.txt in place of requirements/cpu.txt",
+                model.name,
+            )
+
+    def _fail(self, name: str, why: str) -> None:
+        self.failures = {**self.failures, name: why}
+        logger.error("model %s is not served: %s", name, why)
+
     def _folders(self) -> list[Path]:
         root = self.settings.models
         if not root.is_dir():
-            self.failures[str(root)] = f"ATELIER_MODELS={root} is not a folder"
-            logger.error("%s", self.failures[str(root)])
+            self._fail(str(root), f"ATELIER_MODELS={root} is not a folder")
             return []
         return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 

@@ -8,8 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
-from support import encoded
 from PIL import Image, ImageCms
+from support import encoded
 
 from service.contract.images import ImageTooLarge, UnreadableImage, decode, fit
 from service.contract.manifest import Fit
@@ -69,7 +69,7 @@ def test_damaged_exif_data_declares_no_orientation() -> None:
 def test_cmyk_becomes_rgb() -> None:
     content = encoded(Image.new("CMYK", (6, 6), (0, 255, 255, 0)), "TIFF")
     assert decode(content).getpixel((3, 3)) == (255, 0, 0)
-    red, green, blue = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)).getpixel((8, 8))  # type: ignore[misc]
+    red, green, blue = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)).getpixel((8, 8))
     assert (red > 240, green < 15, blue < 15) == (True, True, True)
 
 
@@ -127,7 +127,7 @@ def _linear_profile() -> bytes:
 
 def test_colour_profiles_are_converted_to_srgb() -> None:
     content = encoded(Image.new("RGB", (4, 4), (128, 128, 128)), icc_profile=_linear_profile())
-    red, green, blue = decode(content).getpixel((1, 1))  # type: ignore[misc]
+    red, green, blue = decode(content).getpixel((1, 1))
     assert 185 <= red <= 191
     assert (green, blue) == (red, red)
 
@@ -145,7 +145,7 @@ def test_a_profile_that_does_not_fit_is_ignored() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (20000, 1), (1, 20000), (28, 28), (3, 500)])
 @pytest.mark.parametrize("mode", ["contain", "cover", "stretch"])
 def test_any_size_fits(size: tuple[int, int], mode: str) -> None:
-    found = fit(decode(encoded(Image.new("RGB", size, "white"))), Fit(height=28, width=20, channels=1, mode=mode))  # type: ignore[arg-type]
+    found = fit(decode(encoded(Image.new("RGB", size, "white"))), Fit(height=28, width=20, channels=1, mode=mode))
     assert (found.shape, found.dtype, found.max()) == ((28, 20, 1), np.uint8, 255)
     if mode != "contain":
         assert found.min() == 255
@@ -154,7 +154,7 @@ def test_any_size_fits(size: tuple[int, int], mode: str) -> None:
 def test_the_right_size_passes_unchanged() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     for mode in ("contain", "cover", "stretch"):
-        declared = Fit(height=28, width=28, channels=1, mode=mode)  # type: ignore[arg-type]
+        declared = Fit(height=28, width=28, channels=1, mode=mode)
         assert np.array_equal(fit(decode(encoded(Image.fromarray(noise))), declared)[..., 0], noise)
 
 

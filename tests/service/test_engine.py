@@ -156,8 +156,8 @@ def _counted(session: Session, sizes: list[int]) -> Session:
     run = session.run
 
     def counting(given: object) -> dict[str, np.ndarray]:
-        sizes.append(len(next(iter(given.values()))))  # type: ignore[attr-defined]
-        return run(given)  # type: ignore[arg-type]
+        sizes.append(len(next(iter(given.values()))))
+        return run(given)
 
-    session.run = counting  # type: ignore[method-assign, assignment]
+    session.run = counting
     return session

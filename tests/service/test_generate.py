@@ -18,7 +18,7 @@ def ask(client: httpx.Client, **body: object) -> dict[str, object]:
 
 def test_one_picture_by_default(client: httpx.Client) -> None:
     body = ask(client)
-    assert (len(body["images"]), body["model"]) == (1, "vae")  # type: ignore[arg-type]
+    assert (len(body["images"]), body["model"]) == (1, "vae")
 
 
 def test_every_model_that_generates_can_be_asked_for(client: httpx.Client) -> None:
@@ -30,7 +30,7 @@ def test_every_model_that_generates_can_be_asked_for(client: httpx.Client) -> No
 
 
 def test_picture_i_does_not_depend_on_n(client: httpx.Client) -> None:
-    assert ask(client, n=64, seed=4)["images"][:5] == ask(client, n=5, seed=4)["images"]  # type: ignore[index]
+    assert ask(client, n=64, seed=4)["images"][:5] == ask(client, n=5, seed=4)["images"]
 
 
 def test_latents_go_in_and_out(client: httpx.Client) -> None:
@@ -42,17 +42,17 @@ def test_latents_go_in_and_out(client: httpx.Client) -> None:
 @pytest.mark.parametrize("kind", ["seeds", "latents"])
 def test_between_walks_from_one_end_to_the_other(client: httpx.Client, kind: str) -> None:
     ends = [ask(client, seed=seed) for seed in (1, 2)]
-    between = [1, 2] if kind == "seeds" else [end["latents"][0] for end in ends]  # type: ignore[index]
+    between = [1, 2] if kind == "seeds" else [end["latents"][0] for end in ends]
     body = ask(client, between=between, steps=7)
-    assert len(body["images"]) == 7  # type: ignore[arg-type]
+    assert len(body["images"]) == 7
     points = np.array(body["latents"])
-    np.testing.assert_allclose(points[[0, -1]], [end["latents"][0] for end in ends], atol=1e-5)  # type: ignore[index]
+    np.testing.assert_allclose(points[[0, -1]], [end["latents"][0] for end in ends], atol=1e-5)
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     assert steps.max() < 1.5 * steps.min()
 
 
 def test_as_one_picture_a_square_sheet_and_a_strip(client: httpx.Client) -> None:
-    single = [pixels(base64.b64decode(image)) for image in ask(client, n=5, seed=6)["images"]]  # type: ignore[attr-defined]
+    single = [pixels(base64.b64decode(image)) for image in ask(client, n=5, seed=6)["images"]]
     sheet = pixels(client.post("/v1/generate", json={"n": 5, "seed": 6}, headers={"Accept": "image/*"}).content)
     assert sheet.shape == (56, 84)
     assert np.array_equal(sheet[28:, :28], single[3])

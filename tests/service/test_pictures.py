@@ -23,7 +23,7 @@ def embed(client: httpx.Client, content: bytes, **fields: str) -> dict[str, obje
 @pytest.mark.parametrize("model", MODELS)
 def test_embedding_has_the_models_width(client: httpx.Client, digit: bytes, model: str) -> None:
     body = embed(client, digit, model=model)
-    assert body["dimension"] == len(body["embedding"]) == client.get(f"/v1/models/{model}").json()["latent_dimension"]  # type: ignore[arg-type]
+    assert body["dimension"] == len(body["embedding"]) == client.get(f"/v1/models/{model}").json()["latent_dimension"]
     assert body["model"] == model
 
 
@@ -88,5 +88,5 @@ def test_accept_is_weighed(client: httpx.Client) -> None:
 @pytest.mark.parametrize("path", ["digits", "generate", "reconstruct", "embed"])
 def test_what_cannot_be_accepted_is_406(client: httpx.Client, digit: bytes, path: str) -> None:
     body = {"files": {"image": digit}} if path in ("reconstruct", "embed") else {"json": {"digits": "1"} if path == "digits" else {}}
-    answer = client.post(f"/v1/{path}", headers={"Accept": "text/html"}, **body)  # type: ignore[arg-type]
+    answer = client.post(f"/v1/{path}", headers={"Accept": "text/html"}, **body)
     assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")

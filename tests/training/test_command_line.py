@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from support import ROOT, Server
+from support import MODELS, ROOT, Server
 
 from service.contract.manifest import read
+from training.__main__ import main
+
+Failure = Callable[..., str]
 
 
 def command(*arguments: str) -> list[str]:
@@ -31,12 +35,21 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False)
 
 
-def failure(folder: Path, *arguments: str) -> str:
-    """The last line of a command that has to fail, which has to be no traceback."""
-    result = run(folder, *arguments)
-    assert result.returncode in (1, 2), result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stderr.strip().splitlines()[-1]
+@pytest.fixture
+def failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The last line of a command that has to fail; called in this process, so that Keras is loaded once."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        capsys.readouterr()
+        try:
+            code = main(list(arguments))
+        except SystemExit as stopped:  # argparse
+            code = int(stopped.code or 0)
+        assert code in (1, 2)
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    return run
 
 
 @pytest.fixture
@@ -118,7 +131,7 @@ def test_a_users_own_pictures(tmp_path: Path, pictures: Path, recipe: str) -> No
         assert manifest.classes == ("dark", "light")
 
 
-def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures: Path) -> None:
+def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures: Path, failure: Failure) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.npz").write_text("no arrays")
     (tmp_path / "file").write_text("")
@@ -137,32 +150,56 @@ def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures:
         (["fit", "magic"], "magic"),
         (["fit", "vae", "--data", "drawn", "--resume"], "leave out --resume"),
         (["fit", "vae", "--data", "drawn", "--epochs", "1", "--out", "models/My Model"], "name"),
-        (["fit", "autoencoder", "--data", "drawn", "--epochs", "1", "--learning-rate", "1e30", "--out", "models/x"], "--learning-rate"),
+        (["fit", "autoencoder", "--data", "drawn", "--epochs", "9", "--learning-rate", "1e30", "--out", "models/x"], "--learning-rate"),
         (["fit", "vae", "--smoke", "--out", "file/model"], "file"),
         (["export", "nobody"], "does not exist"),
         (["evaluate", "nobody", "--data", "drawn"], "manifest.json"),
     ):  # fmt: skip
-        line = failure(tmp_path, *arguments)
+        line = failure(*arguments)
         assert said in line, (arguments, line)
 
 
-def test_cdcgan_without_classes_says_how_to_give_some(tmp_path: Path, pictures: Path) -> None:
-    line = failure(tmp_path, "fit", "cdcgan", "--data", f"folder:{pictures / 'light'}", "--image-size", "32")
+def test_cdcgan_without_classes_says_how_to_give_some(pictures: Path, failure: Failure) -> None:
+    line = failure("fit", "cdcgan", "--data", f"folder:{pictures / 'light'}", "--image-size", "32")
     assert "subfolder" in line
 
 
-def test_resuming_with_other_options_is_refused(tmp_path: Path) -> None:
+def test_resuming_with_other_options_is_refused(tmp_path: Path, failure: Failure) -> None:
     options = ["fit", "autoencoder", "--smoke", "--out", "models/ae"]
     assert run(tmp_path, *options).returncode == 0
-    line = failure(tmp_path, *options, "--resume", "--latent-dimension", "5")
+    line = failure(*options, "--resume", "--latent-dimension", "5")
     assert "latent_dimension 2 (not 5)" in line
 
 
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_is_said(tmp_path: Path, failure: Failure) -> None:
     full = tmp_path / "runs"
     full.symlink_to("/dev/full")
-    line = failure(tmp_path, "fit", "autoencoder", "--smoke", "--out", "models/ae")
+    line = failure("fit", "autoencoder", "--smoke", "--out", "models/ae")
     assert "runs" in line
+
+
+def test_evaluate_measures_through_the_server_into_manifest_and_card(tmp_path: Path) -> None:
+    assert run(tmp_path, "fit", "vae", "--smoke", "--out", "models/tiny").returncode == 0
+    before = read(tmp_path / "models" / "tiny")
+    result = run(tmp_path, "evaluate", "tiny", "--data", "drawn")
+    assert result.returncode == 0, result.stderr
+    after = read(tmp_path / "models" / "tiny")
+    assert after.digest == before.digest
+    assert {"neighbour_accuracy", "reconstruction_psnr", "nearest_training_distance_pixels"} == after.metrics.keys()
+    assert 0.1 < after.metrics["neighbour_accuracy"].value <= 1
+    assert after.metrics["reconstruction_psnr"].command == "python -m training evaluate tiny --data drawn"
+    assert "reconstruction psnr" in (tmp_path / "models" / "tiny" / "README.md").read_text()
+    assert "reconstruction psnr" in result.stdout
+
+
+def test_evaluate_measures_a_running_server(server: Server, tmp_path: Path, failure: Failure) -> None:
+    (tmp_path / "models").mkdir()
+    shutil.copytree(MODELS / "cdcgan", tmp_path / "models" / "cdcgan")
+    line = failure("evaluate", "cdcgan", "--data", "drawn", "--url", "http://127.0.0.1:9")
+    assert "cannot be reached" in line
+    result = run(tmp_path, "evaluate", "cdcgan", "--data", "drawn", "--url", server.url)
+    assert result.returncode == 0, result.stderr
+    assert "nearest training distance" in result.stdout
 
 
 def test_list_names_recipes_and_sources(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def flatten(values: object) -> list[float]:
 
 
 def test_a_step_moves_its_variables_and_their_averages() -> None:
-    reported, raw, averaged, statistics = outcome("tensorflow")  # type: ignore[misc]
+    reported, raw, averaged, statistics = outcome("tensorflow")
     assert reported[-1]["value"] < reported[0]["value"]
     assert reported[0]["penalty"] > 0
     assert flatten(raw) != pytest.approx(flatten(averaged), abs=1e-3)

@@ -11,5 +11,5 @@ def to_floats(pixels: np.ndarray) -> np.ndarray:
 
 
 def to_pixels(values: np.ndarray) -> np.ndarray:
-    """Floats -1..1 to uint8 0..255, rounded and clipped."""
-    return np.clip(np.rint((np.asarray(values) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    """Floats -1..1 to uint8 0..255, rounded and clipped; what is no number is black."""
+    return np.clip(np.rint((np.nan_to_num(np.asarray(values), nan=-1.0) + 1.0) * 127.5), 0, 255).astype(np.uint8)
