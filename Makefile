@@ -1,15 +1,17 @@
 # make serve · make test · make lint · make lock. Each installs what it needs into .venv.
+# make serve EXTRA=gpu serves on an NVIDIA GPU; in a .venv of its own (VENV=.venv-gpu), for cpu and gpu exclude each other.
 PYTHON ?= python3
-VENV := .venv
+EXTRA ?= cpu
+VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: serve test lint format lock clean
 
-serve: $(VENV)/.cpu
+serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
 
-test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev
+test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.cpu $(VENV)/.dev

@@ -25,7 +25,7 @@ _ENDINGS = {".png": media.PNG, ".jpg": media.JPEG, ".jpeg": media.JPEG, ".webp":
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 the task failed, 2 a setting or an option is wrong."""
+    """Returns the exit code: 0 done, 1 the task failed, 2 a setting or an option is wrong. (3, from uvicorn: it cannot listen.)"""
     options = _parser().parse_args(arguments)
     try:
         configuration = settings.read()
@@ -106,7 +106,8 @@ def _add_fields(command: argparse.ArgumentParser, request: type[bodies.Body]) ->
     """Pictures (or the digits) are positional, every other field of the request is an option."""
     positional = bodies.pictures_of(request) or [name for name in request.model_fields if name == "digits"]
     for name in positional:
-        command.add_argument(name, help=request.model_fields[name].description or f"file of the {name}")
+        field = request.model_fields[name]
+        command.add_argument(name, nargs=None if field.is_required() else "?", help=field.description or f"file of the {name}")
     for name, field in request.model_fields.items():
         if name not in positional:
             command.add_argument(f"--{name.replace('_', '-')}", dest=name, type=_value, metavar="VALUE", help=field.description)

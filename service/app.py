@@ -59,12 +59,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(ProblemError, problems.handle_problem)
     app.add_exception_handler(HTTPException, problems.handle_http)
     app.add_exception_handler(RequestValidationError, problems.handle_validation)
-    app.add_middleware(RequestContext)
     if settings.cors_origins:
         exposed = ["X-Request-Id", "X-Model", "X-Seed", "Server-Timing", "Retry-After"]
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
+    app.add_middleware(RequestContext)  # the last added is the outermost
     _document(app)
     return app
 

@@ -11,6 +11,7 @@ import binascii
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
+import anyio
 from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import from_json
@@ -38,7 +39,7 @@ Model = Annotated[str | None, Field(description="name of the model; without it t
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Latent = Annotated[
     list[Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]],
-    Field(min_length=1, max_length=65536, description="one point of the model's latent space"),
+    Field(min_length=1, max_length=4096, fail_fast=True, description="one point of the model's latent space"),
 ]
 
 
@@ -87,18 +88,17 @@ def body(model: type[Body]) -> Any:
         if kind != JSON and kind != media_type(model):
             allowed = " or ".join(dict.fromkeys((media_type(model), JSON)))
             raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind or 'missing'}; this operation takes {allowed}.")
-        try:
-            if kind == JSON:
-                return model.model_validate(await _json(request, model), strict=True)
-            return model.model_validate(await _form(request))
-        except ValidationError as error:
-            raise from_validation(error) from error
+        pool = request.app.state.pool
+        if kind == JSON:
+            content = b"".join([chunk async for chunk in _limited(request)])
+            return await anyio.to_thread.run_sync(_from_json, content, model, limiter=pool)
+        fields = await _form(request)
+        return await anyio.to_thread.run_sync(_checked, fields, model, False, limiter=pool)
 
     return Depends(read)
 
 
-async def _json(request: Request, model: type[Body]) -> Any:
-    content = b"".join([chunk async for chunk in _limited(request)])
+def _from_json(content: bytes, model: type[Body]) -> Body:
     try:
         fields = from_json(content, allow_inf_nan=False)
     except ValueError as error:
@@ -111,15 +111,22 @@ async def _json(request: Request, model: type[Body]) -> Any:
                 fields[name] = base64.b64decode(fields[name], validate=True)
             except (binascii.Error, ValueError) as error:
                 raise invalid(["body", name], "is not base64") from error
-    return fields
+    return _checked(fields, model, True)
+
+
+def _checked(fields: dict[str, Any], model: type[Body], strict: bool) -> Body:
+    try:
+        return model.model_validate(fields, strict=strict)
+    except ValidationError as error:
+        raise from_validation(error) from error
 
 
 async def _form(request: Request) -> dict[str, Any]:
     parser = MultiPartParser(request.headers, _limited(request), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)
     try:
         form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        message = getattr(error, "message", "the boundary is missing")
+    except (MultiPartException, LookupError, ValueError) as error:  # no boundary, or a charset that does not decode
+        message = getattr(error, "message", "its boundary or charset cannot be used")
         raise invalid(["body"], f"not valid multipart/form-data: {message}") from error
     try:
         fields: dict[str, Any] = {}

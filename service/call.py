@@ -52,11 +52,30 @@ class Call:
 
     def accepts(self, default: str) -> str:
         """The format of the answer, so that an impossible one is refused before any work."""
-        return media.negotiate(self.request.headers.get("accept"), default, (media.JSON, *media.PICTURES))
+        return media.negotiate(self._accept, default, (media.JSON, *media.PICTURES))
 
     def accepts_json(self) -> None:
         """The same for an operation that answers nothing but JSON."""
-        media.negotiate(self.request.headers.get("accept"), media.JSON, (media.JSON,))
+        media.negotiate(self._accept, media.JSON, (media.JSON,))
+
+    @property
+    def _accept(self) -> str:
+        return ", ".join(self.request.headers.getlist("accept"))
+
+    def room_for(self, height: int, width: int, media_type: str) -> None:
+        """Refuses, before any work, an answer of more pixels than are made, or larger than its format can be.
+
+        Raises:
+            ProblemError: 413.
+        """
+        most = int(self.settings.max_output_megapixels * 1e6)
+        if height * width > most:
+            detail = f"The answer would have {width} x {height} pixels; at most {most:,} are made."
+            raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="output_pixels", value=most))
+        side = media.LARGEST_SIDE.get(media_type)
+        if side is not None and max(height, width) > side:
+            detail = f"The answer would be {width} x {height}; {media_type} holds at most {side:,} a side."
+            raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="output_side", value=side))
 
     def model(self, task: str, name: str | None) -> Model:
         """The model that serves; the answer's `X-Model` names it.
@@ -127,15 +146,7 @@ class Call:
     # encode
 
     async def picture(self, pixels: np.ndarray, media_type: str) -> Response:
-        """One picture as the whole answer.
-
-        Raises:
-            ProblemError: 413, more pixels than may go out.
-        """
-        most = int(self.settings.max_output_megapixels * 1e6)
-        if pixels.shape[0] * pixels.shape[1] > most:
-            detail = f"the answer would have {pixels.shape[1]} x {pixels.shape[0]} pixels; at most {most:,} are made."
-            raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="output_pixels", value=most))
+        """One picture as the whole answer."""
         content = await self.work("encode", partial(media.encode, pixels, media_type))
         return Response(content, media_type=media_type, headers=self.headers)
 
@@ -170,6 +181,12 @@ class Call:
 
 
 CurrentCall = Annotated[Call, Depends()]
+
+
+def dimension_of(model: Model) -> int:
+    """The width of a model's latents; the manifest vouches that a model with a `latents` port has one."""
+    assert model.manifest.latent_dimension is not None
+    return model.manifest.latent_dimension
 
 
 def latents_given(rows: list[list[float]], dimension: int, field: str = "latents") -> np.ndarray:

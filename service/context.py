@@ -32,6 +32,7 @@ class RequestContext:
         identity = given if _ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["id"] = identity
+        path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]  # as sent: nothing in it breaks a log line
         started, status = time.perf_counter(), 0
 
         async def send_with_headers(message: Message) -> None:
@@ -49,13 +50,13 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"], extra={"fields": {"request_id": identity}})
+            logger.exception("%s %s failed", scope["method"], path, extra={"fields": {"request_id": identity}})
             if status:
                 raise
             failure = ProblemError(Code.MODEL_FAILED, "The server failed; its log has the details under this request's id.")
             await problems.response(failure, identity)(scope, receive, send_with_headers)
         finally:
-            fields = {"request_id": identity, "method": scope["method"], "path": scope["path"], "status": status}
+            fields = {"request_id": identity, "method": scope["method"], "path": path, "status": status}
             fields["milliseconds"] = round((time.perf_counter() - started) * 1000, 1)
             if call := state.get("call"):
                 fields["model"] = call.headers.get("X-Model")

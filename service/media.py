@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 
 import mimeparse
 import numpy as np
@@ -13,6 +14,8 @@ from service.problems import Code, ProblemError
 
 PNG, JPEG, WEBP, JSON = "image/png", "image/jpeg", "image/webp", "application/json"
 PICTURES = (PNG, JPEG, WEBP)
+LARGEST_SIDE = {JPEG: 65_535, WEBP: 16_383}
+"""What the format itself allows; PNG has no limit that matters."""
 
 
 def negotiate(accept: str | None, default: str, offered: tuple[str, ...]) -> str:
@@ -25,7 +28,7 @@ def negotiate(accept: str | None, default: str, offered: tuple[str, ...]) -> str
         return default
     ranked = sorted(offered, key=lambda kind: (kind == default, kind == PNG, kind == JPEG))  # mimeparse wants the best last
     try:
-        chosen = str(mimeparse.best_match(ranked, accept))
+        chosen = str(mimeparse.best_match(ranked, accept.lower()))
     except mimeparse.MimeTypeParseException:
         chosen = ""
     if not chosen:
@@ -58,10 +61,15 @@ def side_by_side(pictures: np.ndarray) -> np.ndarray:
     return np.concatenate(list(pictures), axis=1)
 
 
+def sheet_columns(number: int) -> int:
+    """How many pictures a contact sheet has in a row: as square as can be."""
+    return math.isqrt(number - 1) + 1
+
+
 def contact_sheet(pictures: np.ndarray) -> np.ndarray:
     """Pictures (n, height, width, channels) in rows, as square as can be; the last row is filled with black."""
     number, height, width, channels = pictures.shape
-    columns = int(np.ceil(np.sqrt(number)))
+    columns = sheet_columns(number)
     rows = -(-number // columns)
     sheet = np.zeros((rows * columns, height, width, channels), np.uint8)
     sheet[:number] = pictures

@@ -83,8 +83,8 @@ async def list_models(request: Request) -> Catalogue:
     store: Store = request.app.state.store
     entries = []
     for task in store.tasks:
-        for position, model in enumerate(store.serving(task)):
-            entries.append(_entry(task, model, position == 0))
+        for model in store.serving(task):
+            entries.append(_entry(task, model, model.name == store.default(task)))
     return Catalogue(models=entries)
 
 

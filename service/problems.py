@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 20
 
 logger = logging.getLogger("atelier")
 
@@ -67,7 +68,7 @@ class FieldProblem(BaseModel):
 class Limit(BaseModel):
     """The limit that was exceeded."""
 
-    name: str = Field(description="upload_bytes, picture_pixels or output_pixels")
+    name: str = Field(description="upload_bytes, picture_pixels, output_pixels or output_side")
     value: int
 
 
@@ -80,7 +81,7 @@ class Problem(BaseModel):
     detail: str
     instance: str = Field(description="the request's id")
     code: Code
-    errors: list[FieldProblem] | None = Field(default=None, description="with invalid_request: each invalid field")
+    errors: list[FieldProblem] | None = Field(default=None, description="with invalid_request: the invalid fields, at most 20")
     limit: Limit | None = Field(default=None, description="with image_too_large: the limit")
 
 
@@ -111,7 +112,8 @@ def invalid(loc: list[str | int], msg: str) -> ProblemError:
 
 def from_validation(error: ValidationError) -> ProblemError:
     """What pydantic found wrong with a body, as one problem."""
-    errors = [FieldProblem(loc=["body", *found["loc"]], msg=found["msg"]) for found in error.errors()]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    errors = [FieldProblem(loc=["body", *one["loc"]], msg=one["msg"]) for one in found[:MOST_ERRORS]]
     first = errors[0]
     return ProblemError(Code.INVALID_REQUEST, f"{'.'.join(map(str, first.loc))}: {first.msg}", errors=errors)
 

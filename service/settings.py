@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(default=20, gt=0, le=1024, description="largest request body, in megabytes (10^6 bytes)")
     max_megapixels: float = Field(default=25, gt=0, le=1000, description="largest picture read, in 10^6 pixels")
     max_output_megapixels: float = Field(default=64, gt=0, le=1000, description="largest picture made, in 10^6 pixels")
-    queue_limit: int = Field(default=256, ge=1, le=100_000, description="requests that wait for one session before more are refused")
+    queue_limit: int = Field(
+        default=256, ge=1, le=100_000, description="requests that one session runs or keeps waiting before more are refused"
+    )
     max_batch: int = Field(default=64, ge=1, le=4096, description="most items in one run, below what the manifest allows")
     threads: int | None = Field(default=None, ge=1, le=1024, description="threads of a session; unset: the cores that this process may use")
     grace_seconds: float = Field(default=20, ge=0, le=3600, description="time for requests in flight when the server is told to stop")
@@ -53,4 +55,16 @@ def read(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         variable = f"ATELIER_{str(first['loc'][0]).upper()}"
-        raise SettingsError(f"{variable}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        allowed = _allowed(str(first["loc"][0]))
+        raise SettingsError(f"{variable}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}{allowed}") from error
+
+
+def _allowed(field: str) -> str:
+    """The range of a number, from its declaration; for anything else the message has said it."""
+    schema = Settings.model_json_schema()["properties"].get(field, {})
+    for one in (schema, *schema.get("anyOf", ())):
+        low, high = one.get("minimum", one.get("exclusiveMinimum")), one.get("maximum")
+        if low is not None:
+            above = "above" if "exclusiveMinimum" in one else "from"
+            return f" (allowed: {one['type']} {above} {low}{f' to {high}' if high is not None else ''})"
+    return ""

@@ -40,5 +40,5 @@ def start() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def digit() -> bytes:
-    """A held-out MNIST seven or whatever comes first among the golden uploads: 28x28 PNG."""
+    """A held-out digit as 28x28 grey PNG."""
     return (MODELS / "vae" / "golden" / "uploads" / "plain.png").read_bytes()

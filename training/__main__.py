@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from service.contract.manifest import ManifestError
 from training.problems import TrainingError
 
 MODELS, RUNS = Path("models"), Path("runs")
-SMOKE_STEPS = 4
+CLASSIFIED = ("mnist",)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = _parser(given).parse_args(given)
         return int(options.run(options) or 0)
-    except TrainingError as error:
-        print(f"{error}", file=sys.stderr)
+    except (TrainingError, ManifestError) as error:
+        print(error, file=sys.stderr)
         return 1
     except OSError as error:
         print(f"{error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
@@ -37,74 +37,40 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from training import data, recipes
+    from training import recipes
+    from training.job import SMOKE_BATCH, Job
 
     recipe = recipes.find(options.recipe)
-    fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(recipe.Config)}
-    source = "drawn" if options.smoke else options.data
-    out = options.out or ((RUNS / "smoke" if options.smoke else MODELS) / options.recipe)
-    settings = {
-        "recipe": options.recipe,
-        "data": source.partition(":")[0] if source.startswith("mnist") else source,
-        "image_size": options.image_size,
-        "channels": options.channels,
-        **fields,
-    }
-    dataset = data.load(source, options.image_size, options.channels)
+    config = {field.name: getattr(options, field.name) for field in dataclasses.fields(recipe.Config)}
     if options.smoke:
-        fields["batch_size"] = min(fields["batch_size"], 32)
-    return _train_and_export(recipe, recipe.Config(**fields), dataset, settings, options, out)
-
-
-def _train_and_export(recipe: Any, config: Any, dataset: Any, settings: dict[str, Any], options: argparse.Namespace, out: Path) -> int:
-    import keras
-    import pydantic
-
-    from service.contract.manifest import Name
-    from training.export import export
-    from training.loop import Interrupted, Run
-
-    try:
-        pydantic.TypeAdapter(Name).validate_python(out.name)
-    except pydantic.ValidationError as error:
-        raise TrainingError(f"--out {out}: a model's name has lower-case letters, digits and hyphens only.") from error
-    run = Run(
-        RUNS / out.name,
-        seed=options.seed,
-        settings=settings,
-        resume=options.resume,
-        steps_limit=SMOKE_STEPS if options.smoke else None,
-        quiet=not sys.stderr.isatty() and options.smoke,
-    )
-    keras.utils.set_random_seed(options.seed)
-    try:
-        trained = recipe.train(config, dataset, run)
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        return 130
-    manifest = export(recipe, config, dataset, trained, run, out, tuple(options.default_for))
-    print(f"{out}: {manifest.title}, serves {', '.join(manifest.tasks)}; digest {manifest.digest[:12]}")
-    return 0
+        config["batch_size"] = min(config["batch_size"], SMOKE_BATCH)
+    source = "drawn" if options.smoke else options.data
+    job = Job(options.recipe, source, options.image_size, options.channels, config, options.seed, options.smoke)
+    runs, models = (RUNS / "smoke", RUNS / "smoke" / "models") if options.smoke else (RUNS, MODELS)
+    out = options.out or models / options.recipe
+    return _run(job, runs / out.name, out, options, resume=options.resume, overwrite=options.overwrite)
 
 
 def _export(options: argparse.Namespace) -> int:
     """A finished run's last checkpoint as a model: what `fit --resume` does when nothing is left to train."""
-    import numpy as np
+    from training.job import Job
 
-    from training import data, recipes
+    folder = RUNS / options.name
+    job = Job.of_checkpoint(folder)
+    return _run(job, folder, options.out or MODELS / folder.name, options, source=options.data, resume=True)
 
-    checkpoint = RUNS / options.name / "checkpoint.npz"
-    if not checkpoint.exists():
-        raise TrainingError(f"{checkpoint} does not exist: train it first, or look into {RUNS} for the names of runs.")
-    with np.load(checkpoint, allow_pickle=False) as stored:
-        about = json.loads(str(stored["about"]))
-    settings = about["settings"]
-    recipe = recipes.find(settings["recipe"])
-    config = recipe.Config(**{field.name: settings[field.name] for field in dataclasses.fields(recipe.Config)})
-    source = options.data or settings["data"]
-    dataset = data.load(source, settings["image_size"], settings["channels"])
-    options.seed, options.resume, options.smoke = about["seed"], True, False
-    return _train_and_export(recipe, config, dataset, settings, options, options.out or MODELS / options.name)
+
+def _run(
+    job: Any, folder: Path, out: Path, options: argparse.Namespace, *, resume: bool, overwrite: bool = False, source: str | None = None
+) -> int:
+    from training.loop import Interrupted
+
+    try:
+        job.fit(folder, out, tuple(options.default_for), source=source, resume=resume, overwrite=overwrite)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -115,7 +81,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     dataset = _data_of(folder, options.data)
     elsewhere = "" if options.models == MODELS else f" --models {options.models}"
     source = "" if options.data.startswith("mnist") else f" --data {options.data}"
-    manifest = evaluate(folder, dataset, f"python -m training evaluate {options.name}{elsewhere}{source}", options.url)
+    url = "" if options.url is None else f" --url {options.url}"
+    manifest = evaluate(folder, dataset, f"python -m training evaluate {options.name}{elsewhere}{source}{url}", options.url)
     for name, metric in manifest.metrics.items():
         beside = "" if metric.reference is None else f"   {metric.reference_is}: {card.figure(metric.reference)}"
         print(f"{name.replace('_', ' '):40} {card.figure(metric.value):>10}{beside}")
@@ -126,20 +93,18 @@ def _data_of(folder: Path, source: str) -> Any:
     """A data set at the size and channels of a model's pictures.
 
     Raises:
-        TrainingError: the manifest cannot be read, or the source's pictures are of another size.
+        ManifestError: the manifest cannot be read.
+        TrainingError: the source's pictures are of another size.
     """
-    from service.contract.manifest import ManifestError, read
+    from service.contract.manifest import read
     from training import data
 
-    try:
-        manifest = read(folder)
-    except ManifestError as error:
-        raise TrainingError(str(error)) from error
+    manifest = read(folder)
     ports = [port for graph in manifest.graphs.values() for port in (*graph.inputs, *graph.outputs) if port.name == "images"]
-    height, _, channels = ports[0].shape[1:]
-    dataset = data.load(source, int(height), int(channels))
-    if dataset.shape != ports[0].shape[1:]:
-        raise TrainingError(f"--data {source} has pictures of {dataset.shape}, {manifest.name} is for {ports[0].shape[1:]}.")
+    height, _, channels = ports[0].item
+    dataset = data.load(source, height, channels)
+    if dataset.shape != ports[0].item:
+        raise TrainingError(f"--data {source} has pictures of {dataset.shape}, {manifest.name} is for {ports[0].item}.")
     return dataset
 
 
@@ -159,8 +124,10 @@ def _classifier(options: argparse.Namespace) -> int:
     from training.loop import Interrupted, Run
 
     dataset = data.load(options.data)
+    if dataset.name not in CLASSIFIED:
+        raise TrainingError(f"--data {options.data}: classifiers are kept for {', '.join(CLASSIFIED)} only, so that figures compare.")
     config = classifier.Config()
-    run = Run(RUNS / f"classifier-{dataset.name}", seed=options.seed, settings={"data": dataset.name}, resume=options.resume)
+    run = Run(RUNS / f"classifier-{dataset.name}", options.seed, {"data": dataset.name}, options.resume, options.overwrite)
     keras.utils.set_random_seed(options.seed)
     try:
         trained = classifier.Classifier(classifier.train(config, dataset, run))
@@ -227,8 +194,7 @@ def _parser(given: list[str]) -> argparse.ArgumentParser:
 
     classifier = commands.add_parser("classifier", help="train the evaluation classifier of a data set")
     _add_data(classifier)
-    classifier.add_argument("--seed", type=int, default=0)
-    classifier.add_argument("--resume", action="store_true")
+    _add_run(classifier)
     classifier.set_defaults(run=_classifier)
 
     cards = commands.add_parser("cards", help="render all cards and the README's table from the manifests")
@@ -252,8 +218,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
         _add_size(command)
         command.add_argument("--out", type=Path, metavar="FOLDER", help=f"model folder to write (default: models/{name})")
         command.add_argument("--default-for", nargs="*", default=[], metavar="TASK", help="tasks that use this model by default")
-        command.add_argument("--seed", type=int, default=0, help="decides weights, order and noise (default: 0)")
-        command.add_argument("--resume", action="store_true", help="go on from the checkpoint in runs/")
+        _add_run(command)
         command.add_argument("--smoke", action="store_true", help="a few steps on drawn digits, then export and checks")
         hints = get_type_hints(recipe.Config)
         for field in dataclasses.fields(recipe.Config):
@@ -262,6 +227,18 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
                 option, type=_positive(hints[field.name]), default=field.default, metavar="N", help=f"(default: {field.default})"
             )
         command.set_defaults(run=_fit)
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=_seed, default=0, metavar="N", help="decides weights, order and noise (default: 0)")
+    command.add_argument("--resume", action="store_true", help="go on from the checkpoint in runs/")
+    command.add_argument("--overwrite", action="store_true", help="start afresh although runs/ holds an unfinished run")
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 4294967295")
+    return int(text)
 
 
 def _positive(kind: type) -> Any:

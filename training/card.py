@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.contract.manifest import Manifest, Metric
+from training.problems import TrainingError
 
 START, END = "<!-- models: made by python -m training cards -->", "<!-- /models -->"
 
@@ -17,7 +18,6 @@ def write(manifest: Manifest, folder: Path) -> None:
 def render(manifest: Manifest, folder: Path) -> str:
     """The card as Markdown."""
     training = manifest.training
-    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in training.config.items())
     sections = [
         f"# {manifest.name}: {manifest.title}",
         manifest.description,
@@ -28,7 +28,7 @@ def render(manifest: Manifest, folder: Path) -> str:
         f"Recipe `{training.recipe}`, variant `{training.variant}`, seed {training.seed}: {training.steps:,} steps in "
         f"{training.seconds / 60:.0f} minutes ({training.cpu_seconds / 3600:.1f} CPU hours) on {training.device}, "
         f"Keras on {training.backend}.",
-        f"    python -m training fit {training.recipe} --out models/{manifest.name} --seed {training.seed} {options}",
+        f"    {training.command}",
         f"## Figures\n\n{_metrics(manifest)}",
     ]
     pictures = sorted((folder / "pictures").glob("*.png")) if (folder / "pictures").is_dir() else []
@@ -93,7 +93,13 @@ def table(manifests: list[Manifest], folder: str = "models") -> str:
 
 
 def replace_table(readme: str, manifests: list[Manifest]) -> str:
-    """The README's text with its table made anew."""
-    before, _, rest = readme.partition(START)
-    _, _, after = rest.partition(END)
+    """The README's text with its table made anew.
+
+    Raises:
+        TrainingError: the text does not say where the table goes.
+    """
+    before, start, rest = readme.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise TrainingError(f"README.md lacks the lines {START} and {END}, between which the table goes.")
     return before + table(manifests) + after

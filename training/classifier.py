@@ -50,7 +50,7 @@ def network(height: int, width: int, channels: int, classes: int) -> keras.Model
 
 
 def train(config: Config, data: Dataset, run: Run) -> keras.Model:
-    """Cross-entropy with label smoothing 0.1, random shifts and Adam under a cosine decay; the averaged weights."""
+    """Cross-entropy with label smoothing 0.1, random shifts and Adam under a cosine decay."""
     model = network(*data.shape, len(data.classes))
     smoothing = 0.1 / len(data.classes)
 
@@ -82,7 +82,7 @@ def shifted(images: np.ndarray, most: int, random: np.random.Generator) -> np.nd
 
 
 class Classifier:
-    """The trained network: `features` and `probabilities` of uint8 pictures."""
+    """The trained network: features and classes of uint8 pictures."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model

@@ -41,6 +41,8 @@ def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None) 
     """
     manifest = read(folder)
     figures = asyncio.run(_measure(folder, manifest, data, url))
+    if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
+        raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
     found = {
         name: Metric(value=round(value, 6), reference=beside, reference_is=what, command=command)
         for name, (value, beside, what) in figures.items()
@@ -63,19 +65,20 @@ async def _measure(folder: Path, manifest: Manifest, data: Dataset, url: str | N
 @asynccontextmanager
 async def served(folder: Path, url: str | None = None) -> AsyncIterator[Served]:
     """A model behind its operations: in this process, or at the address of a running server."""
+    digest = read(folder).digest
     if url is not None:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            yield Served(client, folder.name)
+            yield Served(client, folder.name, digest)
         return
     async with local.client(settings.read(models=folder.parent, load=(folder.name,))) as client:
-        yield Served(client, folder.name)
+        yield Served(client, folder.name, digest)
 
 
 class Served:
     """The operations of one model, many requests at a time."""
 
-    def __init__(self, client: httpx.AsyncClient, model: str) -> None:
-        self.client, self.model = client, model
+    def __init__(self, client: httpx.AsyncClient, model: str, digest: str) -> None:
+        self.client, self.model, self.digest = client, model, digest
         self.places = asyncio.Semaphore(CONCURRENCY)
 
     async def _post(self, task: str, **request: Any) -> dict[str, Any]:
@@ -86,6 +89,8 @@ class Served:
                 raise TrainingError(f"the server cannot be reached: {error}") from error
         if answer.status_code != 200:
             raise TrainingError(f"{task} with {self.model}: {answer.json()['detail']}")
+        if answer.headers["X-Model"] != f"{task}/{self.model}@{self.digest[:12]}":
+            raise TrainingError(f"the server has {answer.headers['X-Model']}, not {self.model}@{self.digest[:12]}.")
         return dict(answer.json())
 
     async def drawn(self, task: str, requests: list[dict[str, Any]]) -> np.ndarray:
@@ -117,6 +122,8 @@ def _pixels(encoded: str) -> np.ndarray:
 
 async def _digits(model: Served, data: Dataset) -> Figures:
     classes = len(data.classes)
+    if classes == 0:
+        raise TrainingError(f"--data {data.name} has no classes to ask {model.model} for.")
     each = max(1, 64 // classes)
     asked = np.tile(np.arange(classes), ASKED // classes)
     step = each * classes

@@ -36,7 +36,9 @@ LEVELS = 1
 RunGraph = Callable[[Path, dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def export(recipe: Recipe, config: Any, data: Dataset, trained: Any, run: Run, folder: Path, default_for: tuple[str, ...]) -> Manifest:
+def export(
+    recipe: Recipe, config: Any, data: Dataset, trained: Any, run: Run, folder: Path, default_for: tuple[str, ...], command: str
+) -> Manifest:
     """Writes a model folder whole: into a neighbour first, which then takes its place.
 
     Raises:
@@ -44,7 +46,7 @@ def export(recipe: Recipe, config: Any, data: Dataset, trained: Any, run: Run, f
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        fresh = Path(place) / folder.name
+        fresh = Path(place) / "new"
         (fresh / "golden" / "uploads").mkdir(parents=True)
         graphs = recipe.serving(config, data, trained)
         uploads = _uploads(data, fresh / "golden" / "uploads")
@@ -52,35 +54,42 @@ def export(recipe: Recipe, config: Any, data: Dataset, trained: Any, run: Run, f
         np.savez_compressed(fresh / "golden" / "fitted.npz", fitted=fitted)
         declared = {name: _graph(name, model, fresh, fitted, len(data.classes)) for name, model in graphs.items()}
         _samples(declared, graphs, data, fresh / "samples.png")
-        latents = [port.shape[1] for graph in declared.values() for port in graph.inputs if port.name == "latents"]
-        described = Manifest(
-            name=folder.name,
-            version="1",
-            title=f"{recipe.ABOUT.title} ({data.title.split(' (')[0]})",
-            description=recipe.ABOUT.description,
-            limits=recipe.ABOUT.limits,
-            misuse=recipe.ABOUT.misuse,
-            license="Apache-2.0",
-            tasks=recipe.TASKS,
-            default_for=default_for,
-            graphs=declared,
-            fit=data.fit if any(port.dtype == "uint8" for graph in declared.values() for port in graph.inputs) else None,
-            latent_dimension=int(latents[0]) if latents else None,
-            classes=data.classes if any(port.name == "labels" for graph in declared.values() for port in graph.inputs) else (),
-            opset=OPSET,
-            training=_training(recipe, config, data, run),
-        )
-        for kept in ("notes.md", "pictures"):
-            _keep(folder / kept, fresh / kept)
+        training = _training(recipe, config, data, run, f"{command} --out models/{folder.name}")
+        described = _describe(recipe, data, folder.name, declared, training, default_for)
+        if (folder / manifest.FILE).exists():
+            described = _keep(folder, fresh, described)
         card.write(described, fresh)
         manifest.write(described, fresh)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.replace(Path(place) / "old")
         fresh.replace(folder)
     return described
 
 
-def _training(recipe: Recipe, config: Any, data: Dataset, run: Run) -> Training:
+def _describe(
+    recipe: Recipe, data: Dataset, name: str, graphs: dict[str, Graph], training: Training, default_for: tuple[str, ...]
+) -> Manifest:
+    inputs = {port.name: port for graph in graphs.values() for port in graph.inputs}
+    return Manifest(
+        name=name,
+        version="1",
+        title=f"{recipe.ABOUT.title} ({data.title.split(' (')[0]})",
+        description=recipe.ABOUT.description,
+        limits=recipe.ABOUT.limits,
+        misuse=recipe.ABOUT.misuse,
+        license="Apache-2.0",
+        tasks=recipe.TASKS,
+        default_for=default_for,
+        graphs=graphs,
+        fit=data.fit if "images" in inputs else None,
+        latent_dimension=inputs["latents"].item[0] if "latents" in inputs else None,
+        classes=data.classes if "labels" in inputs else (),
+        opset=OPSET,
+        training=training,
+    )
+
+
+def _training(recipe: Recipe, config: Any, data: Dataset, run: Run, command: str) -> Training:
     return Training(
         recipe=recipe.__name__.rpartition(".")[2].replace("_", "-"),  # type: ignore[attr-defined]
         variant="improved",
@@ -92,6 +101,7 @@ def _training(recipe: Recipe, config: Any, data: Dataset, run: Run) -> Training:
         device=f"{platform.machine()} CPU" if not _accelerated() else "GPU",
         backend=keras.config.backend(),
         data=TrainingData(title=data.title, license=data.license, origin=data.origin),
+        command=command,
     )
 
 
@@ -99,17 +109,25 @@ def _accelerated() -> bool:
     return bool(keras.distribution.list_devices("gpu"))
 
 
-def _keep(before: Path, after: Path) -> None:
-    if before.is_dir():
-        shutil.copytree(before, after)
-    elif before.exists():
-        shutil.copy(before, after)
+def _keep(before: Path, after: Path, described: Manifest) -> Manifest:
+    """Takes over what people wrote, and what was measured and drawn of the same weights."""
+    if (before / "notes.md").exists():
+        shutil.copy(before / "notes.md", after)
+    try:
+        earlier = manifest.read(before)
+    except manifest.ManifestError:
+        return described
+    if earlier.digest != described.digest:
+        return described
+    if (before / "pictures").is_dir():
+        shutil.copytree(before / "pictures", after / "pictures")
+    return described.model_copy(update={"metrics": earlier.metrics})
 
 
 def _uploads(data: Dataset, folder: Path) -> list[bytes]:
     """Held-out pictures as a user may send them: as they are, larger, oblong, with alpha, as JPEG."""
     height, width, channels = data.shape
-    pictures = [Image.fromarray(pixels[..., 0] if channels == 1 else pixels) for pixels in data.validation.images[:4]]
+    pictures = [Image.fromarray(pixels[..., 0] if channels == 1 else pixels) for pixels in _some(data, 4)]
     oblong = Image.new(pictures[3].mode, (2 * width, height))
     oblong.paste(pictures[3], (width // 2, 0))
     made = [
@@ -128,6 +146,11 @@ def _uploads(data: Dataset, folder: Path) -> list[bytes]:
         contents.append(buffer.getvalue())
     order = sorted(range(len(made)), key=lambda index: made[index][0])
     return [contents[index] for index in order]
+
+
+def _some(data: Dataset, number: int) -> np.ndarray:
+    """Held-out pictures; where there are fewer, some of them again."""
+    return data.validation.images[np.arange(number) % len(data.validation)]
 
 
 def _graph(name: str, model: keras.Model, folder: Path, fitted: np.ndarray, classes: int) -> Graph:
@@ -220,7 +243,7 @@ def _samples(graphs: dict[str, Graph], models: dict[str, keras.Model], data: Dat
     """A sheet: ten latents through the decoder (across the classes, where it has any), or pictures above their reconstructions."""
     random = np.random.RandomState(1)
     ports = {port.name: port for port in graphs["decoder"].inputs}
-    width = int(ports["latents"].shape[1])
+    width = ports["latents"].item[0]
     columns = min(len(data.classes), 10) if "labels" in ports else 10
     latents = random.standard_normal((10 if "labels" in ports else 100, width)).astype(np.float32)
     inputs = {"latents": latents}
@@ -228,7 +251,7 @@ def _samples(graphs: dict[str, Graph], models: dict[str, keras.Model], data: Dat
         inputs = {"latents": np.repeat(latents, columns, axis=0), "labels": np.tile(np.arange(columns, dtype=np.int32), 10)}
     sheet = models["decoder"].predict(inputs, batch_size=50, verbose=0)["images"]
     if "encoder" in models:
-        shown = data.validation.images[:20]
+        shown = _some(data, 20)
         embedding = models["encoder"].predict({"images": shown}, verbose=0)["embedding"]
         decoded = models["decoder"].predict({"latents": embedding}, verbose=0)["images"]
         rows = [half for start in range(0, len(shown), 10) for half in (shown[start : start + 10], decoded[start : start + 10])]

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Run:
         seed: decides the initial weights, the order of the pictures and every noise.
         settings: what a resumed run has to agree with (recipe, data, configuration).
         resume: go on from `checkpoint.npz` rather than start afresh.
+        overwrite: start afresh although there is the checkpoint of an unfinished run.
         steps_limit: end after so many steps an epoch, one epoch (a smoke run).
         seconds, cpu_seconds: time spent so far, over all its sessions.
     """
@@ -60,6 +62,7 @@ class Run:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
+    overwrite: bool = False
     steps_limit: int | None = None
     quiet: bool = False
     step: int = 0
@@ -106,9 +109,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.resume:
             self._restore(variables)
+        elif not self.overwrite:
+            self._refuse_unfinished()
         progress = tqdm(total=steps * epochs, initial=self.step, disable=self.quiet, unit="step", smoothing=0.05)
         writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
-        clock, saved = _Clock(self), time.monotonic()
+        clock, saved, begun = _Clock(self), time.monotonic(), self.step
         order, order_epoch = np.empty(0, int), -1
         try:
             with writer, progress, _stop_on_signal() as stopped:
@@ -126,20 +131,25 @@ class Run:
                         self._draw(sheet(), self.step // steps)
                     if stopped() or time.monotonic() - saved > CHECKPOINT_SECONDS:
                         clock.tick()
-                        self._save(variables)
+                        self._save(variables, plan, scalars)
                         saved = time.monotonic()
                     if stopped() and self.step < steps * epochs:
                         raise Interrupted(f"Stopped at step {self.step} of {steps * epochs}; --resume goes on from there.")
-                clock.tick()
-                self._save(variables)
+                if self.step > begun:
+                    clock.tick()
+                    self._save(variables, plan, scalars)
         except OSError as error:
             raise TrainingError(f"{self.folder}: {error.strerror or error}. Free some space and go on with --resume.") from error
 
-    def _report(self, writer: SummaryWriter, progress: Any, scalars: Mapping[str, Any], epoch: int, epochs: int) -> None:
+    def _finite(self, scalars: Mapping[str, Any]) -> dict[str, float]:
         values = {name: float(value) for name, value in scalars.items()}
         broken = [name for name, value in values.items() if not np.isfinite(value)]
         if broken:
             raise TrainingError(f"{', '.join(broken)} became NaN or infinite at step {self.step}: lower --learning-rate.")
+        return values
+
+    def _report(self, writer: SummaryWriter, progress: Any, scalars: Mapping[str, Any], epoch: int, epochs: int) -> None:
+        values = self._finite(scalars)
         progress.set_description(f"epoch {epoch}/{epochs}", refresh=False)
         progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
         for name, value in values.items():
@@ -154,8 +164,9 @@ class Run:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.npz"
 
-    def _save(self, variables: Sequence[keras.Variable]) -> None:
-        state = {"step": self.step, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+    def _save(self, variables: Sequence[keras.Variable], plan: Plan, scalars: Mapping[str, Any]) -> None:
+        self._finite(scalars)  # weights gone wrong do not replace a good checkpoint
+        state = {"step": self.step, "steps": plan.steps, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
         about = json.dumps({**state, "seed": self.seed, "settings": dict(self.settings)}, sort_keys=True)
         arrays: dict[str, Any] = {f"{index:05d}": keras.ops.convert_to_numpy(variable) for index, variable in enumerate(variables)}
         unfinished = self.folder / "checkpoint.unfinished.npz"
@@ -165,14 +176,29 @@ class Run:
             os.fsync(file.fileno())
         unfinished.replace(self.checkpoint)
 
+    def _about(self) -> dict[str, Any]:
+        with np.load(self.checkpoint, allow_pickle=False) as stored:
+            return dict(json.loads(str(stored["about"])))
+
+    def _refuse_unfinished(self) -> None:
+        try:
+            about = self._about()
+            unfinished = about["step"] < about["steps"]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return
+        if unfinished:
+            raise TrainingError(
+                f"{self.checkpoint} is at step {about['step']} of {about['steps']}: --resume goes on, --overwrite starts afresh."
+            )
+
     def _restore(self, variables: Sequence[keras.Variable]) -> None:
         if not self.checkpoint.exists():
             raise TrainingError(f"{self.checkpoint} does not exist: leave out --resume to start afresh.")
         try:
+            about = self._about()
             with np.load(self.checkpoint, allow_pickle=False) as stored:
-                about = json.loads(str(stored["about"]))
                 arrays = [stored[f"{index:05d}"] for index in range(len(stored.files) - 1)]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise TrainingError(f"{self.checkpoint} is damaged ({error}): start afresh without --resume.") from error
         mine = json.loads(json.dumps({"seed": self.seed, "settings": dict(self.settings)}))
         theirs = {"seed": about["seed"], "settings": about["settings"]}

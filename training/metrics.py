@@ -89,5 +89,10 @@ def peak_signal_to_noise(first: np.ndarray, second: np.ndarray) -> float:
 def principal_components(points: np.ndarray, dimension: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean (d,) and the leading directions (d, dimension) of a set of points."""
     mean = points.mean(axis=0)
-    _, vectors = np.linalg.eigh(np.cov(points, rowvar=False))
-    return mean, vectors[:, ::-1][:, :dimension]
+    centred = points - mean
+    if points.shape[1] <= len(points):
+        _, vectors = np.linalg.eigh(centred.T @ centred)
+        return mean, vectors[:, ::-1][:, :dimension]
+    _, weights = np.linalg.eigh(centred @ centred.T)  # fewer points than dimensions: the same directions from the smaller matrix
+    directions = centred.T @ weights[:, ::-1][:, :dimension]
+    return mean, directions / np.linalg.norm(directions, axis=0)

@@ -102,41 +102,52 @@ def _with_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Palettes, 1-bit, 16-bit and exotic modes to L, RGB, RGBA, CMYK or LAB."""
+    """Palettes, 1-bit, 16-bit and exotic modes to L, LA, RGB, RGBA, CMYK or LAB; the profile stays with it."""
     mode = image.mode
     if mode.startswith("I"):
         samples = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
+        scaled = Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
+        if isinstance(clear := image.info.get("transparency"), int):
+            scaled.putalpha(Image.fromarray(np.where(samples == clear, 0, 255).astype(np.uint8)))
+        scaled.info["icc_profile"] = image.info.get("icc_profile")
+        return scaled
     if mode == "F":
         raise UnreadableImage("floating-point samples have no defined white: convert them to 8 or 16 bits")
     if mode in ("P", "PA") or (mode in ("L", "RGB", "1") and "transparency" in image.info):
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if mode in ("LA", "La", "RGBa"):
-        return image.convert("RGBA")
-    if mode in ("L", "RGB", "RGBA", "CMYK", "LAB"):
+    if mode in ("La", "RGBa"):
+        return image.convert("LA" if mode == "La" else "RGBA")
+    if mode in ("L", "LA", "RGB", "RGBA", "CMYK", "LAB"):
         return image
     return image.convert("L" if mode == "1" else "RGB")
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Applies the embedded profile, where there is a usable one that is not sRGB already."""
-    target = {"L": "L", "RGBA": "RGBA"}.get(image.mode, "RGB")
+    """L, RGB or RGBA in sRGB: through the embedded profile, where there is a usable one that is not sRGB itself."""
+    alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+    colours = image.convert(image.mode.removesuffix("A")) if alpha is not None else image
     profile = _profile(image)
-    if profile is None:
-        return image if image.mode == target else image.convert(target)
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    colours = image.convert("RGB") if alpha is not None else image
-    try:
-        converted = ImageCms.profileToProfile(colours, profile, _SRGB, outputMode="RGB")
-    except ImageCms.PyCMSError:  # a profile of another colour space than the picture's: as good as none
-        converted = colours.convert("RGB")
-    assert converted is not None
+    if profile is not None:
+        try:
+            colours = _converted(colours, profile)
+        except ImageCms.PyCMSError:  # a profile of another colour space than the picture's: as good as none
+            profile = None
+    if profile is None and colours.mode not in ("L", "RGB"):
+        colours = colours.convert("RGB")
     if alpha is not None:
-        converted.putalpha(alpha)
+        colours = colours.convert("RGB")
+        colours.putalpha(alpha)
+    return colours
+
+
+def _converted(image: Image.Image, profile: Any) -> Image.Image:
+    converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
+    assert converted is not None
     return converted
 
 
 def _profile(image: Image.Image) -> Any:
+    """The profile to convert from; nothing where there is none, it is damaged, or it is sRGB in effect."""
     if image.mode == "LAB":
         return ImageCms.createProfile("LAB")
     embedded = image.info.get("icc_profile")
@@ -144,10 +155,19 @@ def _profile(image: Image.Image) -> Any:
         return None
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
-        description = ImageCms.getProfileDescription(profile)
+        if image.mode in ("RGB", "RGBA") and _is_srgb(profile):
+            return None
     except (ImageCms.PyCMSError, OSError):
         return None
-    return None if "srgb" in description.lower() else profile
+    return profile
+
+
+def _is_srgb(profile: Any) -> bool:
+    """Whether a profile moves no colour by more than two levels, which is its own rounding."""
+    levels = np.linspace(0, 255, 9).astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
+    moved = np.asarray(_converted(Image.fromarray(colours), profile))
+    return bool(np.abs(moved.astype(int) - colours).max() <= 2)
 
 
 def _upright(image: Image.Image, source: Image.Image) -> Image.Image:

@@ -50,9 +50,14 @@ class Port(Part):
 
     @model_validator(mode="after")
     def _batch_first(self) -> Self:
-        if self.shape[0] != "batch":
-            raise ValueError(f"the shape of {self.name} does not begin with 'batch'")
+        if self.shape[0] != "batch" or not all(isinstance(size, int) and size > 0 for size in self.shape[1:]):
+            raise ValueError(f"the shape of {self.name} is not 'batch' followed by fixed sizes")
         return self
+
+    @property
+    def item(self) -> tuple[int, ...]:
+        """The shape of one item, without the batch."""
+        return tuple(int(size) for size in self.shape[1:])
 
 
 class Graph(Part):
@@ -72,7 +77,12 @@ class TrainingData(Part):
 
 
 class Training(Part):
-    """How the model came about. `seconds` is wall time, `cpu_seconds` that of all cores together."""
+    """How the model came about. `seconds` is wall time, `cpu_seconds` that of all cores together.
+
+    `command` trains the same again.
+    """
+
+    command: str
 
     recipe: str
     variant: str
@@ -89,8 +99,8 @@ class Training(Part):
 class Metric(Part):
     """A measured figure, what it should be held against, and the command that measures it again."""
 
-    value: float
-    reference: float | None = None
+    value: float = Field(allow_inf_nan=False)
+    reference: float | None = Field(default=None, allow_inf_nan=False)
     reference_is: str | None = None
     command: str
 
@@ -137,13 +147,29 @@ class Manifest(Part):
         for task in self.default_for:
             if task not in self.tasks:
                 raise ValueError(f"default for {task}, which is not among the tasks")
+        for port in (port for graph in self.graphs.values() for port in graph.inputs):
+            self._check_input(port)
         return self
+
+    def _check_input(self, port: Port) -> None:
+        """What the service puts into a port has to be declared: pictures by `fit`, latents by their width, labels by `classes`."""
+        if port.name == "images" and (self.fit is None or port.item != (self.fit.height, self.fit.width, self.fit.channels)):
+            raise ValueError(f"a graph takes images of {port.item}, but fit does not give such")
+        if port.name == "latents" and port.item != (self.latent_dimension,):
+            raise ValueError(f"a graph takes latents of {port.item}, but latent_dimension is {self.latent_dimension}")
+        if port.name == "labels" and not self.classes:
+            raise ValueError("a graph takes labels, but there are no classes")
 
     @property
     def digest(self) -> str:
         """SHA-256 over all that changes an answer; descriptions, metrics and defaults are outside it."""
         answering = self.model_dump(mode="json", include={"tasks", "graphs", "fit", "latent_dimension", "classes", "largest_picture"})
         return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
+
+    def picture_size(self, task: str, role: str) -> tuple[int, int]:
+        """Height and width of the pictures that the graph in a role gives."""
+        port = next(port for port in self.graphs[self.tasks[task][role]].outputs if port.name == "images")
+        return port.item[0], port.item[1]
 
     @property
     def parameters(self) -> int:
@@ -156,16 +182,16 @@ def read(folder: Path) -> Manifest:
     Raises:
         ManifestError: it is missing, not JSON, or breaks the schema.
     """
-    path = folder / FILE
+    where = f"{folder.name}/{FILE}"
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json((folder / FILE).read_bytes())
     except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}") from error
+        raise ManifestError(f"{where}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
+        at = ".".join(map(str, first["loc"]))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ManifestError(f"{path}: {where + ': ' if where else ''}{first['msg']}{more}") from error
+        raise ManifestError(f"{where}: {at}{': ' if at else ''}{first['msg']}{more}") from error
 
 
 def write(manifest: Manifest, folder: Path) -> None:

@@ -56,7 +56,7 @@ class Batcher:
 
     Args:
         most: the most rows of one run. A larger request is spread over several runs.
-        limit: the most requests that wait.
+        limit: the most requests that wait or run.
     """
 
     def __init__(self, session: Session, most: int, limit: int) -> None:

@@ -37,4 +37,6 @@ def between(first: np.ndarray, last: np.ndarray, steps: int) -> np.ndarray:
     if np.sin(angle) < 1e-4:
         return straight.astype(np.float32)
     turned = (np.sin((1 - share) * angle) * directions[0] + np.sin(share * angle) * directions[1]) / np.sin(angle)
-    return np.asarray(turned * (lengths[0] * (1 - share) + lengths[1] * share), np.float32)
+    way = np.asarray(turned * (lengths[0] * (1 - share) + lengths[1] * share), np.float32)
+    way[0], way[-1] = first, last
+    return way

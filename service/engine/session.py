@@ -20,7 +20,11 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class SessionError(RuntimeError):
-    """A graph that cannot be opened, or not where it was asked for; the message says why."""
+    """A graph that cannot be opened; the message begins with its file and says why."""
+
+
+class ProviderMissing(SessionError):
+    """The graph opened, but not on the execution provider that was demanded."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Session:
         self.provider: str = self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
         wanted = placement.provider
         if wanted != "auto" and self.provider != wanted:
-            raise SessionError(f"{path.name} runs on {self.provider}, but ATELIER_PROVIDER={wanted} was demanded")
+            raise ProviderMissing(f"{path.name}: it runs on {self.provider}, but ATELIER_PROVIDER={wanted} was demanded")
         self._outputs = [port.name for port in graph.outputs]
         self._check_ports(path)
 
@@ -66,7 +70,7 @@ class Session:
             ("input", self.graph.inputs, self._session.get_inputs()),
             ("output", self.graph.outputs, self._session.get_outputs()),
         ):
-            ours = {port.name: (_ONNX_TYPES[port.dtype], port.shape[1:]) for port in declared}
+            ours = {port.name: (_ONNX_TYPES[port.dtype], port.item) for port in declared}
             theirs = {port.name: (port.type, tuple(port.shape[1:])) for port in found}
             if ours != theirs:
                 raise SessionError(f"{path.name}: the {kind}s are {theirs}, but the manifest declares {ours}")
@@ -89,7 +93,7 @@ def _open(path: Path, placement: Placement) -> onnxruntime.InferenceSession:
 
 def _providers(placement: Placement) -> list[Any]:
     available = onnxruntime.get_available_providers()
-    cuda: dict[str, Any] = {"cudnn_conv_algo_search": "HEURISTIC"}
+    cuda: dict[str, Any] = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
     if placement.gpu_mem_limit is not None:
         cuda["gpu_mem_limit"] = placement.gpu_mem_limit
     wanted = {"auto": ["cuda", "cpu"], "cpu": ["cpu"], "cuda": ["cuda", "cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"]}

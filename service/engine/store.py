@@ -12,7 +12,7 @@ import numpy as np
 from service.contract import manifest as manifests
 from service.contract.manifest import Graph, Manifest, ManifestError
 from service.engine.batching import Batcher
-from service.engine.session import Placement, Session, SessionError, usable_cores
+from service.engine.session import Placement, ProviderMissing, Session, SessionError, usable_cores
 from service.settings import Settings
 
 logger = logging.getLogger("atelier")
@@ -22,7 +22,15 @@ Roles = Mapping[str, tuple[frozenset[str], frozenset[str]]]
 
 
 class LoadError(Exception):
-    """A model folder that cannot be served; the message names the file and says why."""
+    """A model folder that cannot be served; the message names the file and says why.
+
+    Attributes:
+        blocks: the server is not ready without it.
+    """
+
+    def __init__(self, message: str, blocks: bool) -> None:
+        super().__init__(message)
+        self.blocks = blocks
 
 
 class UnknownModel(LookupError):
@@ -76,62 +84,83 @@ class Store:
         self.models: dict[str, Model] = {}
         self.failures: dict[str, str] = {}
         self.loaded = False
+        self._blocked = False
+        self._defaults: dict[str, str] = {}
 
     def load(self) -> None:
         """Opens and warms every folder asked for. What fails is kept in `failures` and logged."""
-        for folder in self._folders():
-            try:
-                model = self._open(folder)
-            except LoadError as error:
-                self._fail(folder.name, str(error))
-            else:
-                if model is not None:
-                    self.models = {**self.models, model.name: model}  # a new dict: others may be iterating over the old one
-                    self._warn_of_idle_gpu(model)
-                    logger.info("model %s serves %s on %s", model.name, ", ".join(model.manifest.tasks), model.provider)
-        for wanted in self._missing():
-            self._fail(wanted, f"ATELIER_LOAD names {wanted}, but no folder of {self.settings.models} has it")
-        self.loaded = True
+        try:
+            for folder in self._folders():
+                self._load(folder)
+            served = {*self.models, *(task for model in self.models.values() for task in model.manifest.tasks)}
+            for wanted in self.settings.load:
+                if wanted not in served and wanted not in self.failures:
+                    self._fail(wanted, f"ATELIER_LOAD names {wanted}, but no folder of {self.settings.models} has it", blocks=True)
+        finally:
+            self.loaded = True
 
     @property
     def ready(self) -> bool:
-        """Everything that `ATELIER_LOAD` names is served; with it unset, at least something is."""
-        if not self.loaded:
-            return False
-        if self.settings.load or self.settings.provider != "auto":
-            return bool(self.models) and not self.failures
-        return bool(self.models)
+        """Something is served, and nothing is missing that `ATELIER_LOAD` or `ATELIER_PROVIDER` demands."""
+        return self.loaded and bool(self.models) and not self._blocked
 
     def serving(self, task: str) -> list[Model]:
         """The models of a task, its default first, then by name."""
         models = [model for model in self.models.values() if task in model.manifest.tasks]
-        return sorted(models, key=lambda model: (task not in model.manifest.default_for, model.name))
+        return sorted(models, key=lambda model: (model.name != self._defaults.get(task), model.name))
+
+    def default(self, task: str) -> str | None:
+        """The name of the model that serves a task when none is named: the one that claims it, served or
+        not, so that a request is never answered by another; where none does, the first by name."""
+        if task in self._defaults or not self.loaded:
+            return self._defaults.get(task)
+        return next((model.name for model in self.serving(task)), None)
 
     def find(self, task: str, name: str | None) -> Model:
-        """The named model of a task, or its default: the first that claims it, else the first by name.
+        """The named model of a task, or its default.
 
         Raises:
             UnknownModel: there is none of that name for the task.
-            ModelUnavailable: its folder is there but is not served, or nothing is loaded yet.
+            ModelUnavailable: it is there but not served, or the models are still being loaded.
         """
-        models = self.serving(task)
-        if name is None and models:
-            return models[0]
-        for model in models:
-            if model.name == name:
-                return model
+        wanted = self.default(task) if name is None else name
+        model = self.models.get(wanted or "")
+        if model is not None and task in model.manifest.tasks:
+            return model
+        if wanted in self.failures:
+            raise ModelUnavailable(f"{wanted} is not served: {self.failures[wanted]}")
         if not self.loaded:
             raise ModelUnavailable("the models are still being loaded")
-        if name in self.failures:
-            raise ModelUnavailable(f"{name} is not served: {self.failures[name]}")
-        if name is None:
+        if wanted is None:
             raise ModelUnavailable(f"no model serves {task}")
-        known = ", ".join(model.name for model in models) or "none"
-        raise UnknownModel(f"{name} does not serve {task}; there is: {known}")
+        known = ", ".join(model.name for model in self.serving(task)) or "none"
+        raise UnknownModel(f"{wanted} does not serve {task}; there is: {known}")
 
     def close(self) -> None:
         for model in self.models.values():
             model.close()
+
+    def _folders(self) -> list[Path]:
+        root = self.settings.models
+        try:
+            return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+        except OSError as error:
+            self._fail(str(root), f"ATELIER_MODELS={root} cannot be read: {error.strerror}", blocks=True)
+            return []
+
+    def _load(self, folder: Path) -> None:
+        try:
+            model = self._open(folder)
+        except LoadError as error:
+            self._fail(folder.name, str(error), error.blocks)
+        except Exception as error:  # one folder's surprise is not the others' end
+            logger.exception("model %s", folder.name)
+            self._fail(folder.name, f"{folder.name}: {error}", blocks=bool(self.settings.load))
+        else:
+            if model is not None:
+                self.models = {**self.models, model.name: model}  # a new dict: others may be iterating over the old one
+                self._warn_of_idle_gpu(model)
+                logger.info("model %s serves %s on %s", model.name, ", ".join(model.manifest.tasks), model.provider)
 
     def _warn_of_idle_gpu(self, model: Model) -> None:
         if self.settings.provider == "auto" and model.provider == "cpu" and Path("/dev/nvidiactl").exists():
@@ -140,20 +169,10 @@ class Store:
                 model.name,
             )
 
-    def _fail(self, name: str, why: str) -> None:
+    def _fail(self, name: str, why: str, blocks: bool) -> None:
         self.failures = {**self.failures, name: why}
+        self._blocked = self._blocked or blocks
         logger.error("model %s is not served: %s", name, why)
-
-    def _folders(self) -> list[Path]:
-        root = self.settings.models
-        if not root.is_dir():
-            self._fail(str(root), f"ATELIER_MODELS={root} is not a folder")
-            return []
-        return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-
-    def _missing(self) -> list[str]:
-        served = {*self.models, *(task for model in self.models.values() for task in model.manifest.tasks)}
-        return [wanted for wanted in self.settings.load if wanted not in served and wanted not in self.failures]
 
     def _open(self, folder: Path) -> Model | None:
         """Opens one folder; nothing when `ATELIER_LOAD` does not ask for it.
@@ -162,43 +181,47 @@ class Store:
             LoadError: the folder cannot be served.
         """
         wanted = self.settings.load
-        if not (folder / manifests.FILE).exists():
-            raise LoadError(f"{folder / manifests.FILE} is missing: an unfinished export?")
+        where = f"{folder.name}/{manifests.FILE}"
+        named = folder.name in wanted
         try:
             manifest = manifests.read(folder)
         except ManifestError as error:
-            raise LoadError(str(error)) from error
-        if wanted and manifest.name not in wanted and not set(wanted) & set(manifest.tasks):
+            raise LoadError(str(error), named) from error
+        if wanted and not named and not set(wanted) & set(manifest.tasks):
             return None
+        for task in manifest.default_for:
+            self._defaults.setdefault(task, folder.name)
         if manifest.name != folder.name:
-            raise LoadError(f"{folder / manifests.FILE} is the manifest of {manifest.name}, not of {folder.name}")
-        self._check_tasks(folder, manifest)
+            raise LoadError(f"{where} is the manifest of {manifest.name}, not of {folder.name}", bool(wanted))
+        self._check_tasks(where, manifest)
         placement = Placement(self.settings.provider, self.settings.threads or usable_cores(), self.settings.gpu_mem_limit)
         most = min(manifest.largest_batch, self.settings.max_batch)
         batchers: dict[str, Batcher] = {}
         for name, graph in manifest.graphs.items():
-            _check_file(folder / graph.file, graph)
             try:
+                _check_file(folder / graph.file, graph)
                 session = Session(folder / graph.file, graph, placement)
                 _warm(session, most)
             except SessionError as error:
-                raise LoadError(f"{folder}: {error}") from error
+                raise LoadError(f"{folder.name}/{error}", bool(wanted) or isinstance(error, ProviderMissing)) from error
             batchers[name] = Batcher(session, most, self.settings.queue_limit)
         return Model(manifest, batchers)
 
-    def _check_tasks(self, folder: Path, manifest: Manifest) -> None:
+    def _check_tasks(self, where: str, manifest: Manifest) -> None:
+        blocks = bool(self.settings.load)
         for task, roles in manifest.tasks.items():
             if task not in self.tasks:
-                raise LoadError(f"{folder / manifests.FILE}: this server has no task {task}")
+                raise LoadError(f"{where}: this server has no task {task}", blocks)
             for role, (inputs, outputs) in self.tasks[task].items():
                 if role not in roles:
-                    raise LoadError(f"{folder / manifests.FILE}: the task {task} lacks the role {role}")
+                    raise LoadError(f"{where}: the task {task} lacks the role {role}", blocks)
                 graph = manifest.graphs[roles[role]]
                 found = {port.name for port in graph.inputs}, {port.name for port in graph.outputs}
                 if found[0] != inputs or found[1] != outputs:
                     raise LoadError(
-                        f"{folder / manifests.FILE}: the {role} of {task} takes {sorted(inputs)} and gives {sorted(outputs)}, "
-                        f"but {roles[role]} takes {sorted(found[0])} and gives {sorted(found[1])}"
+                        f"{where}: the {role} of {task} takes {sorted(inputs)} and gives {sorted(outputs)}, "
+                        f"but {roles[role]} takes {sorted(found[0])} and gives {sorted(found[1])}",
+                        blocks,
                     )
 
 
@@ -206,20 +229,16 @@ def _check_file(path: Path, graph: Graph) -> None:
     try:
         found = manifests.sha256(path)
     except OSError as error:
-        raise LoadError(f"{path}: {error.strerror}") from error
+        raise SessionError(f"{path.name}: {error.strerror}") from error
     if found != graph.sha256:
-        raise LoadError(f"{path}: its sha256 is {found[:12]}…, the manifest says {graph.sha256[:12]}…: damaged or half-written")
+        raise SessionError(f"{path.name}: its sha256 is {found[:12]}…, the manifest says {graph.sha256[:12]}…: damaged or half-written")
 
 
 def _warm(session: Session, most: int) -> None:
     """One run at batch 1 and one at the largest, so that the first request finds everything allocated."""
     for batch in sorted({1, most}):
-        inputs = {
-            port.name: np.zeros([batch, *(1 if isinstance(size, str) else size for size in port.shape[1:])], port.dtype)
-            for port in session.graph.inputs
-        }
         try:
-            outputs = session.run(inputs)
+            outputs = session.run({port.name: np.zeros((batch, *port.item), port.dtype) for port in session.graph.inputs})
         except Exception as error:
             raise SessionError(f"{session.graph.file}: the first run failed ({str(error).splitlines()[0]})") from error
         for name, array in outputs.items():

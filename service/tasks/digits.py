@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
 from service import bodies, media
-from service.call import Call, CurrentCall, latents_given
+from service.call import Call, CurrentCall, dimension_of, latents_given
 from service.contract.manifest import Manifest
 from service.problems import invalid
 
@@ -69,7 +69,9 @@ async def digits(call: CurrentCall, request: Annotated[DigitsRequest, bodies.bod
     accepted = call.accepts(media.JSON)
     model = call.model(TASK, request.model)
     labels = _labels(request, model.manifest)
-    points, seed = _points(call, request, model.manifest.latent_dimension or 0)
+    height, width = model.manifest.picture_size(TASK, "decoder")
+    call.room_for(height, width * len(labels), accepted)
+    points, seed = _points(call, request, dimension_of(model))
     images = (await call.run(model, TASK, "decoder", latents=points, labels=labels))["images"]
     if accepted != media.JSON:
         return await call.picture(media.side_by_side(images), accepted)

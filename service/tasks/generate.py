@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
 from service import bodies, media
-from service.call import Call, CurrentCall, latents_given
+from service.call import Call, CurrentCall, dimension_of, latents_given
 from service.engine import latents
 
 TASK = "generate"
@@ -67,7 +67,10 @@ async def generate(call: CurrentCall, request: Annotated[GenerateRequest, bodies
     """
     accepted = call.accepts(media.JSON)
     model = call.model(TASK, request.model)
-    points, seed = _points(call, request, model.manifest.latent_dimension or 0)
+    points, seed = _points(call, request, dimension_of(model))
+    height, width = model.manifest.picture_size(TASK, "decoder")
+    columns = len(points) if request.between or accepted == media.JSON else media.sheet_columns(len(points))
+    call.room_for(height * -(-len(points) // columns), width * columns, accepted)
     images = (await call.run(model, TASK, "decoder", latents=points))["images"]
     if accepted != media.JSON:
         lay_out = media.side_by_side if request.between else media.contact_sheet

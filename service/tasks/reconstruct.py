@@ -46,6 +46,7 @@ async def reconstruct(call: CurrentCall, request: Annotated[ReconstructRequest, 
     """
     accepted = call.accepts(media.PNG)
     model = call.model(TASK, request.model)
+    call.room_for(*model.manifest.picture_size(TASK, "decoder"), accepted)
     pixels = await call.pixels(request.image, model)
     embedding = (await call.run(model, TASK, "encoder", images=pixels[None]))["embedding"]
     image = (await call.run(model, TASK, "decoder", latents=embedding))["images"][0]

@@ -90,6 +90,11 @@ def test_sixteen_bit_colour_keeps_its_high_byte() -> None:
     assert decode(content).getpixel((0, 0)) == (255, 128, 0)
 
 
+def test_sixteen_bit_transparency_is_kept() -> None:
+    content = encoded(Image.fromarray(np.array([[0, 30000], [40000, 65535]], np.uint16)), transparency=30000)
+    assert np.asarray(fit(decode(content), Fit(height=2, width=2, channels=4)))[..., 3].tolist() == [[255, 0], [255, 255]]
+
+
 def test_palette_with_and_without_transparency() -> None:
     palette = Image.new("RGB", (8, 8), (10, 200, 30)).quantize(4)
     assert decode(encoded(palette)).getpixel((1, 1)) == (10, 200, 30)
@@ -110,7 +115,7 @@ def test_bilevel_becomes_black_and_white() -> None:
     assert np.asarray(decode(encoded(Image.new("1", (3, 3), 1)))).tolist() == [[255] * 3] * 3
 
 
-def _linear_profile() -> bytes:
+def _linear_profile(name: str = "line") -> bytes:
     """An RGB profile like sRGB but with linear curves: mid grey 0.5 there is 188 in sRGB."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = struct.unpack(">I", profile[128:132])[0]
@@ -121,15 +126,43 @@ def _linear_profile() -> bytes:
             profile[offset : offset + size] = linear.ljust(size, b"\x00")
         elif tag == b"desc":
             body = bytes(profile[offset : offset + size])
-            profile[offset : offset + size] = body.replace("sRGB".encode("utf-16-be"), "line".encode("utf-16-be")).replace(b"sRGB", b"line")
+            profile[offset : offset + size] = body.replace("sRGB".encode("utf-16-be"), name.encode("utf-16-be")).replace(
+                b"sRGB", name.encode()
+            )
     return bytes(profile)
 
 
+def _linear_grey_profile() -> bytes:
+    """A grey profile with a linear curve, by hand: header, white point, curve."""
+    tags = {b"wtpt": b"XYZ " + struct.pack(">Iiii", 0, 63190, 65536, 54061), b"kTRC": b"curv" + b"\x00" * 8}
+    header = struct.pack(">I4sI4s4s4s", 0, b"lcms", 0x02100000, b"mntr", b"GRAY", b"XYZ ") + b"\x00" * 12 + b"acsp"
+    header = header.ljust(68, b"\x00") + struct.pack(">iii", 63190, 65536, 54061)
+    table, body, offset = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for name, data in tags.items():
+        table += struct.pack(">4sII", name, offset + len(body), len(data))
+        body += data
+    whole = header.ljust(128, b"\x00") + table + body
+    return struct.pack(">I", len(whole)) + whole[4:]
+
+
 def test_colour_profiles_are_converted_to_srgb() -> None:
-    content = encoded(Image.new("RGB", (4, 4), (128, 128, 128)), icc_profile=_linear_profile())
-    red, green, blue = decode(content).getpixel((1, 1))
-    assert 185 <= red <= 191
-    assert (green, blue) == (red, red)
+    grey = Image.new("L", (4, 4), 128)
+    for image, profile in (
+        (Image.new("RGB", (4, 4), (128, 128, 128)), _linear_profile()),
+        (Image.new("RGBA", (4, 4), (128, 128, 128, 255)), _linear_profile()),
+        (grey, _linear_grey_profile()),
+        (grey.convert("LA"), _linear_grey_profile()),
+        (Image.fromarray(np.full((4, 4), 128 * 257, np.uint16)), _linear_grey_profile()),
+    ):
+        red, green, blue = decode(encoded(image, icc_profile=profile)).getpixel((1, 1))[:3]
+        assert 185 <= red <= 191, image.mode
+        assert (green, blue) == (red, red)
+
+
+def test_a_profile_is_known_by_what_it_does_not_by_its_name() -> None:
+    named = _linear_profile("sRGB")
+    assert "sRGB" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(named)))
+    assert decode(encoded(Image.new("RGB", (4, 4), (128, 128, 128)), icc_profile=named)).getpixel((1, 1))[0] > 180
 
 
 def test_the_srgb_profile_itself_changes_nothing() -> None:

@@ -11,6 +11,9 @@ from pydantic import ValidationError
 
 from service.contract.manifest import Manifest, ManifestError, Metric, read, write
 
+IMAGES = {"name": "images", "dtype": "uint8", "shape": ["batch", 28, 28, 1]}
+LABELS = {"name": "labels", "dtype": "int32", "shape": ["batch"]}
+
 
 def valid() -> dict[str, Any]:
     port = {"name": "latents", "dtype": "float32", "shape": ["batch", 8]}
@@ -37,6 +40,7 @@ def valid() -> dict[str, Any]:
             "cpu_seconds": 1.0,
             "device": "CPU",
             "backend": "tensorflow",
+            "command": "python -m training fit vae",
             "data": {"title": "t", "license": "l", "origin": "o"},
         },
     }
@@ -65,6 +69,14 @@ def test_written_and_read_again_it_is_the_same(tmp_path: Path) -> None:
         ({"graphs": {"decoder": {**valid()["graphs"]["decoder"], "sha256": "abc"}}}, "sha256"),
         ({"fit": {"height": 0, "width": 28, "channels": 1}}, "height"),
         ({"fit": {"height": 28, "width": 28, "channels": 2}}, "channels"),
+        ({"latent_dimension": None}, "latent_dimension"),
+        ({"latent_dimension": 9}, "latent_dimension"),
+        ({"graphs": {"decoder": {**valid()["graphs"]["decoder"], "inputs": [IMAGES]}}}, "fit"),
+        (
+            {"graphs": {"decoder": {**valid()["graphs"]["decoder"], "inputs": [IMAGES]}}, "fit": {"height": 9, "width": 28, "channels": 1}},
+            "fit",
+        ),
+        ({"graphs": {"decoder": {**valid()["graphs"]["decoder"], "inputs": [LABELS]}}}, "classes"),
     ],
 )
 def test_what_breaks_the_schema_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -88,7 +100,7 @@ def test_the_digest_covers_what_changes_an_answer() -> None:
     for changes in (
         {"graphs": {"decoder": {**graph, "sha256": "1" * 64}}},
         {"fit": {"height": 28, "width": 28, "channels": 1}},
-        {"latent_dimension": 9},
+        {"largest_picture": 1000},
         {"classes": ["0", "1"]},
     ):
         assert parsed(**changes).digest != before

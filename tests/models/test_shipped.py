@@ -13,7 +13,7 @@ from service.contract.manifest import Manifest, read, sha256
 from service.engine.session import Placement, Session, usable_cores
 from training import card
 
-FOLDERS = sorted(path for path in MODELS.iterdir() if path.is_dir())
+FOLDERS = sorted(path for path in MODELS.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)

@@ -70,6 +70,7 @@ def test_a_bad_setting_stops_the_start_with_one_line(name: str, value: str) -> N
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1
     assert f"ATELIER_{name}={value}: " in lines[0]
+    assert "cuda" in lines[0] or "allowed: " in lines[0] or "json" in lines[0]
 
 
 def test_a_port_in_use_is_said(server: Server) -> None:
@@ -97,6 +98,8 @@ def test_cors_is_off_until_origins_are_named(server: Server, start: Callable[...
     headers = other.client.get("/health/live", headers=origin).headers
     assert headers["access-control-allow-origin"] == "https://app.example"
     assert "X-Model" in headers["access-control-expose-headers"]
+    preflight = other.client.options("/v1/generate", headers=origin | {"Access-Control-Request-Method": "POST", "X-Request-Id": "before"})
+    assert (preflight.status_code, preflight.headers["x-request-id"]) == (200, "before")
 
 
 def test_stopped_by_a_signal_it_exits_with_0(start: Callable[..., Server]) -> None:
@@ -120,6 +123,8 @@ def test_run_answers_as_the_server_does(client: httpx.Client, tmp_path: Path, di
     out = tmp_path / "back.jpg"
     assert run("run", "reconstruct", str(picture), "--model", "autoencoder", "-o", str(out)).returncode == 0
     assert out.read_bytes()[:3] == b"\xff\xd8\xff"
+    labels = json.loads(run("run", "digits", "--labels", "[4, 0]", "--seed", "1").stdout)
+    assert labels == client.post("/v1/digits", json={"labels": [4, 0], "seed": 1}).json()
     generated = json.loads(run("run", "generate", "--n", "2", "--seed", "5").stdout)
     assert generated["images"] == client.post("/v1/generate", json={"n": 2, "seed": 5}).json()["images"]
     assert np.array(generated["latents"]).shape[0] == 2

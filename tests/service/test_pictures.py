@@ -81,6 +81,8 @@ def test_accept_is_weighed(client: httpx.Client) -> None:
     accept = "image/webp;q=0.3, image/jpeg;q=0.8, text/html"
     answer = client.post("/v1/digits", json={"digits": "1"}, headers={"Accept": accept})
     assert answer.headers["content-type"] == "image/jpeg"
+    for headers in ([("Accept", "Image/JPEG")], [("Accept", "text/html"), ("Accept", "image/jpeg")]):
+        assert client.post("/v1/digits", json={"digits": "1"}, headers=headers).headers["content-type"] == "image/jpeg"
     browser = "text/html,application/xhtml+xml,*/*;q=0.8"
     assert client.post("/v1/digits", json={"digits": "1"}, headers={"Accept": browser}).headers["content-type"] == "application/json"
 

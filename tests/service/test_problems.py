@@ -68,6 +68,14 @@ def test_an_answer_over_the_limit(start: Callable[..., Server]) -> None:
     server.until_loaded()
     answer = server.client.post("/v1/digits", json={"digits": "1" * 64}, headers={"Accept": "image/png"})
     assert check(answer, 413, "image_too_large")["limit"] == {"name": "output_pixels", "value": 10_000}
+    answer = server.client.post("/v1/digits", json={"digits": "1" * 64})
+    assert check(answer, 413, "image_too_large")["limit"] == {"name": "output_pixels", "value": 10_000}
+
+
+def test_a_body_full_of_errors_is_answered_briefly(client: httpx.Client) -> None:
+    answer = client.post("/v1/generate", json={"latents": [[""] * 4096] * 64})
+    assert len(check(answer, 422, "invalid_request")["errors"]) == 20
+    assert len(answer.content) < 10_000
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""])
@@ -92,6 +100,8 @@ def test_broken_forms(client: httpx.Client, digit: bytes) -> None:
         ("multipart/form-data; boundary=x", b"anything"),
         ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc'),
         ("multipart/form-data; boundary=x", b""),
+        ("multipart/form-data; boundary=x; charset=undefined", b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nabc\r\n--x--'),
+        ("multipart/form-data; boundary=x; charset=none", b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nabc\r\n--x--'),
     ):
         answer = client.post("/v1/embed", content=content, headers={"Content-Type": kind})
         check(answer, 422, "invalid_request")
@@ -132,6 +142,13 @@ def test_request_ids(client: httpx.Client) -> None:
     assert all(len(one) == 32 for one in made)
     problem = client.get("/nothing", headers={"X-Request-Id": "mine-2"})
     assert problem.json()["instance"] == problem.headers["x-request-id"] == "mine-2"
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(server: Server) -> None:
+    server.client.get("/v1/models/%0aINFO%20forged")
+    server.client.get("/health/live")
+    assert not any(line.startswith("INFO forged") for line in server.log)
+    assert any("/v1/models/%0aINFO%20forged 404" in line for line in server.log)
 
 
 def test_headers_of_an_answer(client: httpx.Client, digit: bytes) -> None:

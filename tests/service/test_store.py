@@ -38,7 +38,7 @@ def change(folder: Path, **changes: object) -> None:
         (empty, ["decoder.onnx", "sha256"]),
         (exchange, ["decoder.onnx", "sha256"]),
         (lambda folder: (folder / "decoder.onnx").unlink(), ["decoder.onnx", "No such file"]),
-        (lambda folder: (folder / "manifest.json").unlink(), ["manifest.json", "missing"]),
+        (lambda folder: (folder / "manifest.json").unlink(), ["cdcgan/manifest.json", "No such file"]),
         (lambda folder: (folder / "manifest.json").write_text('{"name": "cdc'), ["manifest.json", "JSON"]),
         (lambda folder: (folder / "manifest.json").write_text(""), ["manifest.json", "JSON"]),
         (lambda folder: change(folder, colour="red"), ["manifest.json", "colour"]),
@@ -77,6 +77,33 @@ def test_what_load_asks_for_has_to_be_there(start: Callable[..., Server], tmp_pa
     assert server.client.get("/health/live").status_code == 200
 
 
+def test_a_default_that_is_broken_is_not_replaced_by_another_model(start: Callable[..., Server], tmp_path: Path) -> None:
+    for name in ("autoencoder", "vae"):
+        shutil.copytree(MODELS / name, tmp_path / name)
+    truncate(tmp_path / "vae")
+    server = start(ATELIER_MODELS=str(tmp_path))
+    assert server.until_loaded().status_code == 200
+    answer = server.client.post("/v1/generate", json={})
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")
+    assert answer.json()["detail"].startswith("vae is not served: vae/decoder.onnx: its sha256")
+    assert server.client.post("/v1/generate", json={"model": "autoencoder"}).status_code == 200
+
+
+@pytest.mark.parametrize("setting", [{"ATELIER_LOAD": "vae"}, {"ATELIER_PROVIDER": "cpu"}, {}])
+def test_a_bad_folder_that_nobody_asked_for_does_not_block(start: Callable[..., Server], tmp_path: Path, setting: dict[str, str]) -> None:
+    for name in ("autoencoder", "vae"):
+        shutil.copytree(MODELS / name, tmp_path / name)
+    (tmp_path / "autoencoder" / "manifest.json").write_text("{")
+    assert start(ATELIER_MODELS=str(tmp_path), **setting).until_loaded().status_code == 200
+
+
+def test_a_folder_that_load_names_blocks_when_bad(start: Callable[..., Server], tmp_path: Path) -> None:
+    for name in ("autoencoder", "vae"):
+        shutil.copytree(MODELS / name, tmp_path / name)
+    (tmp_path / "autoencoder" / "manifest.json").write_text("{")
+    assert start(ATELIER_MODELS=str(tmp_path), ATELIER_LOAD="vae,autoencoder").until_loaded().status_code == 503
+
+
 def test_load_takes_only_what_it_names(start: Callable[..., Server]) -> None:
     server = start(ATELIER_LOAD="digits,vae-map")
     ready = server.until_loaded()
@@ -94,7 +121,7 @@ def test_no_models_folder(start: Callable[..., Server], tmp_path: Path) -> None:
     server = start(ATELIER_MODELS=str(tmp_path / "nowhere"))
     ready = server.until_loaded()
     assert ready.status_code == 503
-    assert "is not a folder" in ready.json()["models"][0]["failure"]
+    assert "cannot be read: No such file" in ready.json()["models"][0]["failure"]
     assert server.client.post("/v1/generate", json={}).json()["code"] == "model_unavailable"
 
 

@@ -72,9 +72,10 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, star
     folder = tmp_path / "served" / recipe
     manifest = read(folder)
     assert {"README.md", "manifest.json", "samples.png", "golden"} <= {path.name for path in folder.iterdir()}
-    assert (tmp_path / "runs" / recipe / "checkpoint.npz").exists()
-    assert list((tmp_path / "runs" / recipe / "samples").glob("epoch-*.png"))
-    assert list((tmp_path / "runs" / recipe / "tensorboard").iterdir())
+    runs = tmp_path / "runs" / "smoke" / recipe
+    assert (runs / "checkpoint.npz").exists()
+    assert list((runs / "samples").glob("epoch-*.png"))
+    assert list((runs / "tensorboard").iterdir())
     server = start(ATELIER_MODELS=str(folder.parent))
     assert server.until_loaded().status_code == 200
     body: dict[str, object] = {"digits": "407"} if recipe == "cdcgan" else {"n": 3}
@@ -112,7 +113,11 @@ def test_export_makes_the_same_model_of_a_finished_run(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "models")
     result = run(tmp_path, "export", "small")
     assert result.returncode == 0, result.stderr
-    assert read(tmp_path / "models" / "small").training == first.training
+    again = read(tmp_path / "models" / "small")
+    assert (again.digest, again.training) == (first.digest, first.training)
+    result = run(tmp_path, "export", "small", "--out", "elsewhere/other")
+    assert result.returncode == 0, result.stderr
+    assert read(tmp_path / "elsewhere" / "other").digest == first.digest
 
 
 @pytest.mark.parametrize("recipe", ["vae", "cdcgan"])
@@ -135,6 +140,9 @@ def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.npz").write_text("no arrays")
     (tmp_path / "file").write_text("")
+    odd = {f"{kind}_{part}": np.zeros((9, 5) if kind == "x" else 9, np.uint8) for kind in "xy" for part in ("train", "test")}
+    np.savez(tmp_path / "odd.npz", **odd)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "odd.npz").read_bytes()[:200])
     for arguments, said in (
         (["fit", "vae", "--data", "mnist:missing.npz"], "missing.npz"),
         (["fit", "vae", "--data", "mnist:text.npz"], "is not mnist.npz"),
@@ -152,6 +160,11 @@ def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures:
         (["fit", "vae", "--data", "drawn", "--epochs", "1", "--out", "models/My Model"], "name"),
         (["fit", "autoencoder", "--data", "drawn", "--epochs", "9", "--learning-rate", "1e30", "--out", "models/x"], "--learning-rate"),
         (["fit", "vae", "--smoke", "--out", "file/model"], "file"),
+        (["fit", "vae", "--data", "mnist:cut.npz"], "is not mnist.npz"),
+        (["fit", "vae", "--data", "mnist:odd.npz"], "(n, 28, 28)"),
+        (["fit", "vae", "--seed", "-1"], "whole number"),
+        (["fit", "vae", "--smoke", "--default-for", "digits"], "vae serves embed"),
+        (["classifier", "--data", "drawn"], "kept for mnist"),
         (["export", "nobody"], "does not exist"),
         (["evaluate", "nobody", "--data", "drawn"], "manifest.json"),
     ):  # fmt: skip
@@ -171,11 +184,58 @@ def test_resuming_with_other_options_is_refused(tmp_path: Path, failure: Failure
     assert "latent_dimension 2 (not 5)" in line
 
 
-def test_a_full_disk_is_said(tmp_path: Path, failure: Failure) -> None:
-    full = tmp_path / "runs"
-    full.symlink_to("/dev/full")
-    line = failure("fit", "autoencoder", "--smoke", "--out", "models/ae")
-    assert "runs" in line
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
+    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "2", "--batch-size", "32", "--width", "16", "--out", "models/ae"]
+    limited = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", *command(*options)]  # no file above 50 KB, as on a disk that is full
+    result = subprocess.run(limited, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "Free some space" in result.stderr.splitlines()[-1]
+    assert run(tmp_path, *options).returncode == 0
+
+
+def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, failure: Failure) -> None:
+    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "400", "--batch-size", "32", "--width", "16", "--out", "models/ae"]
+    process = subprocess.Popen(command(*options), cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
+    samples = tmp_path / "runs" / "ae" / "samples"
+    deadline = time.monotonic() + 60
+    while not samples.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    assert "--resume goes on" in failure(*options)
+    assert "finish it" in failure("export", "ae")
+    checkpoint = tmp_path / "runs" / "ae" / "checkpoint.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    assert "is damaged" in failure(*options, "--resume")
+
+
+def test_what_is_no_model_is_not_replaced(tmp_path: Path, pictures: Path, failure: Failure) -> None:
+    assert "is no model" in failure("fit", "vae", "--smoke", "--out", str(pictures))
+    assert len(list(pictures.rglob("*.png"))) == 40
+
+
+def test_a_handful_of_pictures_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    for index in range(9):
+        Image.new("RGB", (30, 20), (index * 20, 100, 0)).save(tmp_path / "few" / f"{index}.jpg")
+    options = [
+        "--data",
+        "folder:few",
+        "--image-size",
+        "16",
+        "--batch-size",
+        "4",
+        "--epochs",
+        "1",
+        "--width",
+        "16",
+        "--latent-dimension",
+        "2",
+    ]
+    result = run(tmp_path, "fit", "autoencoder", *options, "--out", "models/few")
+    assert result.returncode == 0, result.stderr
+    assert "--data folder:few --image-size 16 --channels 3" in (tmp_path / "models" / "few" / "README.md").read_text()
 
 
 def test_evaluate_measures_through_the_server_into_manifest_and_card(tmp_path: Path) -> None:

