@@ -10,6 +10,24 @@ from training.problems import TrainingError
 START, END = "<!-- models: made by python -m training cards -->", "<!-- /models -->"
 
 
+MEANING = {
+    "read_right": "drawn pictures that the evaluation classifier reads as asked, share",
+    "read_right_worst_class": "the same for the worst class",
+    "class_spread": "distance between pictures of one class, over that of real ones (less: prototypes)",
+    "class_spread_worst_class": "the same for the worst class",
+    "rarest_class_share": "share of the class that is drawn most rarely",
+    "frechet_distance": "Fréchet distance to the test pictures, 5,000 samples (no FID: features of our own classifier)",
+    "frechet_distance_over_floor": "the same over the floor, which as many training pictures reach",
+    "kernel_distance": "kernel distance (KID's formula) on those features",
+    "precision": "precision: samples within the real pictures' neighbourhoods, share",
+    "recall": "recall: real pictures within the samples' neighbourhoods, share",
+    "nearest_training_distance_features": "distance to the nearest training picture in features, over that of test pictures (less: copies)",
+    "nearest_training_distance_pixels": "the same in pixels",
+    "neighbour_accuracy": "test pictures whose five nearest training embeddings vote for their class, share",
+    "reconstruction_psnr": "PSNR of reconstructed test pictures, dB",
+}
+
+
 def write(manifest: Manifest, folder: Path) -> None:
     """Writes `folder/README.md`; `notes.md` and `pictures/*` beside it are taken in."""
     (folder / "README.md").write_text(render(manifest, folder))
@@ -58,7 +76,7 @@ def _metrics(manifest: Manifest) -> str:
     if not manifest.metrics:
         return f"Not measured yet: `python -m training evaluate {manifest.name}`."
     commands = dict.fromkeys(metric.command for metric in manifest.metrics.values())
-    rows = [f"| {name.replace('_', ' ')} | {figure(metric.value)} | {_reference(metric)} |" for name, metric in manifest.metrics.items()]
+    rows = [f"| {MEANING.get(name, name)} | {figure(metric.value)} | {_reference(metric)} |" for name, metric in manifest.metrics.items()]
     return "\n".join(
         [
             "Measured through the server with",

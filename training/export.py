@@ -54,7 +54,8 @@ def export(
         np.savez_compressed(fresh / "golden" / "fitted.npz", fitted=fitted)
         declared = {name: _graph(name, model, fresh, fitted, len(data.classes)) for name, model in graphs.items()}
         _samples(declared, graphs, data, fresh / "samples.png")
-        training = _training(recipe, config, data, run, f"{command} --out models/{folder.name}")
+        defaults = " ".join(["", "--default-for", *default_for]) if default_for else ""
+        training = _training(recipe, config, data, run, f"{command} --out models/{folder.name}{defaults}")
         described = _describe(recipe, data, folder.name, declared, training, default_for)
         if (folder / manifest.FILE).exists():
             described = _keep(folder, fresh, described)
@@ -193,14 +194,61 @@ def _golden_inputs(model: keras.Model, fitted: np.ndarray, classes: int) -> dict
 
 
 def _tidy(path: Path) -> None:
-    """Names the batch dimension, checks the model, and drops what differs from one export to the next."""
+    """Names the batch dimension and checks the model. The converter names and orders things differently at each
+    export: nodes are put in the order in which the outputs ask for them, and numbered, so that the same weights
+    always give the same file and digest."""
     model = onnx.load(path)
-    for port in (*model.graph.input, *model.graph.output):
+    graph = model.graph
+    for port in (*graph.input, *graph.output):
         port.type.tensor_type.shape.dim[0].dim_param = "batch"
-    model.graph.name = path.stem
-    model.doc_string = model.graph.doc_string = ""
+    nodes = _in_order(graph)
+    names = {port.name: port.name for port in (*graph.input, *graph.output)} | {"": ""}
+    for number, node in enumerate(nodes):
+        node.name = f"{node.op_type}_{number}"
+        for tensors in (node.input, node.output):
+            tensors[:] = [names.setdefault(name, f"t{len(names)}") for name in tensors]
+        if node.op_type == "Resize":
+            _mend_resize(node)
+    weights = sorted((weight for weight in graph.initializer if weight.name in names), key=lambda weight: int(names[weight.name][1:]))
+    for weight in weights:
+        weight.name = names[weight.name]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(weights)
+    graph.name = path.stem
+    model.doc_string = graph.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+
+
+def _in_order(graph: Any) -> list[Any]:
+    """Copies of the nodes, each after those that it needs, found from the outputs backwards."""
+    makers = {name: node for node in graph.node for name in node.output}
+    ordered: dict[int, Any] = {}
+    waiting = [(name, False) for name in reversed([port.name for port in graph.output])]
+    while waiting:
+        name, needs_met = waiting.pop()
+        node = makers.get(name)
+        if node is None or id(node) in ordered:
+            continue
+        if needs_met:
+            ordered[id(node)] = node
+        else:
+            waiting += [(name, True), *((needed, False) for needed in reversed(node.input))]
+    copies = []
+    for node in ordered.values():
+        copies.append(onnx.NodeProto())
+        copies[-1].CopyFrom(node)
+    return copies
+
+
+def _mend_resize(node: Any) -> None:
+    """The converter writes a mode that ONNX has dropped; at whole factors, all that is used here, `asymmetric` and `floor` say the same."""
+    for attribute in node.attribute:
+        if attribute.name == "coordinate_transformation_mode" and attribute.s == b"tf_half_pixel_for_nn":
+            attribute.s = b"asymmetric"
+        elif attribute.name == "nearest_mode":
+            attribute.s = b"floor"
 
 
 def run_graph(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

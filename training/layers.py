@@ -34,6 +34,12 @@ def convolution(filters: int, size: int = 3, **options: Any) -> Any:
     return layers.Conv2D(filters, size, padding="same", kernel_initializer="he_normal", **options)
 
 
+def double(x: Any) -> Any:
+    """Twice as high and wide, each pixel four times. (`UpSampling2D` says the same, but its ONNX graph computes shapes.)"""
+    _, height, width, _ = x.shape
+    return ops.image.resize(x, (2 * height, 2 * width), interpolation="nearest")
+
+
 def encoder(size: int, channels: int, outputs: int, width: int) -> keras.Model:
     """Pictures (batch, size, size, channels) -> (batch, outputs): strided convolutions, then two dense layers."""
     pictures = keras.Input((size, size, channels), name="pictures")
@@ -57,7 +63,7 @@ def decoder(size: int, channels: int, latent_dimension: int, width: int) -> kera
     for level in range(levels):
         filters = max(16, width // 2 ** (level + 1))
         x = convolution(width if level == 0 else filters, activation="silu")(x)
-        x = convolution(filters, activation="silu")(layers.UpSampling2D(2)(x))
+        x = convolution(filters, activation="silu")(double(x))
     return keras.Model(latents, convolution(channels, activation="tanh")(x), name="decoder")
 
 

@@ -248,7 +248,7 @@ def test_evaluate_measures_through_the_server_into_manifest_and_card(tmp_path: P
     assert {"neighbour_accuracy", "reconstruction_psnr", "nearest_training_distance_pixels"} == after.metrics.keys()
     assert 0.1 < after.metrics["neighbour_accuracy"].value <= 1
     assert after.metrics["reconstruction_psnr"].command == "python -m training evaluate tiny --data drawn"
-    assert "reconstruction psnr" in (tmp_path / "models" / "tiny" / "README.md").read_text()
+    assert "PSNR of reconstructed test pictures" in (tmp_path / "models" / "tiny" / "README.md").read_text()
     assert "reconstruction psnr" in result.stdout
 
 

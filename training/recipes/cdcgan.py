@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from training.data import Dataset
 from training.data.pixels import to_floats, to_pixels
-from training.layers import convolution, halvings, leaky, serve
+from training.layers import convolution, double, halvings, leaky, serve
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, contact_sheet
 from training.losses import relativistic, zero_centred_penalty
@@ -66,7 +66,7 @@ def generator(size: int, channels: int, classes: int, config: Config) -> keras.M
     x = leaky()(layers.Reshape((base, base, config.width))(x))
     for level in range(levels):
         width = max(3 * config.width // 2 ** (level + 2), 8)
-        x = leaky()(convolution(width)(layers.UpSampling2D(2)(x)))
+        x = leaky()(convolution(width)(double(x)))
         if level < levels - 1:
             x = leaky()(convolution(width)(x))
     pictures = layers.Conv2D(channels, 3, padding="same", activation="tanh")(x)
