@@ -74,7 +74,7 @@ def _run(
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from training import card
+    from training import card, data
     from training.evaluate import evaluate
 
     folder = options.models / options.name
@@ -82,7 +82,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     elsewhere = "" if options.models == MODELS else f" --models {options.models}"
     source = "" if options.data.startswith("mnist") else f" --data {options.data}"
     url = "" if options.url is None else f" --url {options.url}"
-    manifest = evaluate(folder, dataset, f"python -m training evaluate {options.name}{elsewhere}{source}{url}", options.url)
+    some = "".join(
+        f" --{name} {value}" for name, value in (("tasks", " ".join(options.tasks)), ("references", options.references)) if value
+    )
+    if options.references:
+        train = data.Split(dataset.train.images[: options.references], dataset.train.labels[: options.references])
+        dataset = dataclasses.replace(dataset, train=train)
+    command = f"python -m training evaluate {options.name}{elsewhere}{source}{url}{some}"
+    manifest = evaluate(folder, dataset, command, options.url, options.tasks)
     for name, metric in manifest.metrics.items():
         beside = "" if metric.reference is None else f"   {metric.reference_is}: {card.figure(metric.reference)}"
         print(f"{name.replace('_', ' '):40} {card.figure(metric.value):>10}{beside}")
@@ -183,6 +190,8 @@ def _parser(given: list[str]) -> argparse.ArgumentParser:
     evaluate.add_argument("name")
     evaluate.add_argument("--models", type=Path, default=MODELS, metavar="FOLDER")
     evaluate.add_argument("--url", help="of a running server, such as http://localhost:8000; default: the same application in this process")
+    evaluate.add_argument("--tasks", nargs="*", default=[], metavar="TASK", help="measure these only (default: all of the model's)")
+    evaluate.add_argument("--references", type=_positive(int), metavar="N", help="training pictures to compare with (default: all)")
     _add_data(evaluate)
     evaluate.set_defaults(run=_evaluate)
 

@@ -33,14 +33,14 @@ Figures = dict[str, tuple[float, float | None, str | None]]
 """name -> value, what stands beside it, what that is."""
 
 
-def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None) -> Manifest:
-    """Measures every task of a model, and writes the figures into its manifest and card.
+def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None, tasks: list[str] | None = None) -> Manifest:
+    """Measures the tasks of a model (or some of them), and writes the figures into its manifest and card.
 
     Raises:
         TrainingError: the model cannot be served or reached.
     """
     manifest = read(folder)
-    figures = asyncio.run(_measure(folder, manifest, data, url))
+    figures = asyncio.run(_measure(folder, data, url, set(manifest.tasks) & set(tasks or manifest.tasks)))
     if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
         raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
     found = {
@@ -53,11 +53,11 @@ def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None) 
     return updated
 
 
-async def _measure(folder: Path, manifest: Manifest, data: Dataset, url: str | None) -> Figures:
+async def _measure(folder: Path, data: Dataset, url: str | None, tasks: set[str]) -> Figures:
     figures: Figures = {}
     async with served(folder, url) as model:
         for task, measure in _MEASURES.items():
-            if task in manifest.tasks:
+            if task in tasks:
                 figures |= await measure(model, data)
     return figures
 

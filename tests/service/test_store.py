@@ -43,9 +43,9 @@ def change(folder: Path, **changes: object) -> None:
         (lambda folder: (folder / "manifest.json").write_text(""), ["manifest.json", "JSON"]),
         (lambda folder: change(folder, colour="red"), ["manifest.json", "colour"]),
         (lambda folder: change(folder, name="other"), ["manifest.json", "other"]),
-        (lambda folder: change(folder, tasks={"fly": {"decoder": "decoder"}}), ["manifest.json", "no task fly"]),
-        (lambda folder: change(folder, tasks={"embed": {"encoder": "decoder"}}), ["manifest.json", "encoder of embed"]),
-        (lambda folder: change(folder, tasks={"digits": {}}), ["manifest.json", "role decoder"]),
+        (lambda folder: change(folder, tasks={"fly": {"decoder": "decoder"}}, default_for=[]), ["manifest.json", "no task fly"]),
+        (lambda folder: change(folder, tasks={"embed": {"encoder": "decoder"}}, default_for=[]), ["manifest.json", "encoder of embed"]),
+        (lambda folder: change(folder, tasks={"digits": {}}, default_for=[]), ["manifest.json", "role decoder"]),
     ],
 )
 def test_a_bad_folder_is_named_and_the_others_serve(start: Callable[..., Server], tmp_path: Path, damage: Damage, said: list[str]) -> None:
