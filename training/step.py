@@ -124,6 +124,14 @@ class Step:
         return call
 
 
+def averaging(steps: int, momentum: float = 0.999) -> float:
+    """The momentum of a moving average of the weights, lowered in a run so short that it would still hold its start.
+
+    1 - 4 / steps averages over the last quarter of a run and leaves under 2 % of the initial weights in it.
+    """
+    return max(0.0, min(momentum, 1.0 - 4.0 / steps))
+
+
 def input_gradient(scores: Callable[[Any], Any], inputs: Any) -> tuple[Any, Any]:
     """The scores of a network and their gradient by its input, itself differentiable.
 

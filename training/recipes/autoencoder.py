@@ -20,7 +20,7 @@ from training.layers import decoder, encoder, from_pixels, serve
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, contact_sheet
 from training.recipes import About
-from training.step import Step
+from training.step import Step, averaging
 
 TASKS = {"embed": {"encoder": "encoder"}, "generate": {"decoder": "decoder"}, "reconstruct": {"encoder": "encoder", "decoder": "decoder"}}
 
@@ -70,7 +70,7 @@ def train(config: Config, data: Dataset, run: Run) -> Trained:
 
     plan = run.plan(len(data.train), config.batch_size, config.epochs)
     rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, plan.steps, alpha=0.01)
-    optimizer = keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.999)
+    optimizer = keras.optimizers.Adam(rate, use_ema=True, ema_momentum=averaging(plan.steps))
     step = Step(loss, [*encode.trainable_variables, *decode.trainable_variables], optimizer)
     shown = to_floats(data.validation.images[:32])
 

@@ -23,7 +23,7 @@ from training.loop import Run, contact_sheet
 from training.losses import relativistic, zero_centred_penalty
 from training.problems import TrainingError
 from training.recipes import About
-from training.step import Step
+from training.step import Step, averaging
 
 TASKS = {"digits": {"decoder": "decoder"}}
 
@@ -126,7 +126,9 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
         return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, **options)
 
     judge_step = Step(discriminator_loss, judge.trainable_variables, adam(), draw.variables)
-    draw_step = Step(generator_loss, draw.trainable_variables, adam(use_ema=True, ema_momentum=config.average), judge.variables)
+    draw_step = Step(
+        generator_loss, draw.trainable_variables, adam(use_ema=True, ema_momentum=averaging(plan.steps, config.average)), judge.variables
+    )
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         real, labels = to_floats(data.train.images[indices]), data.train.labels[indices]
