@@ -6,6 +6,7 @@ A folder without a manifest does not exist for the server, so an export that bre
 from __future__ import annotations
 
 import io
+import math
 import platform
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ from training.recipes import Recipe
 
 OPSET = 18
 GOLDEN_ROWS = 6
+HALVED = 10_000
+"""Weights of at least so many values are rounded to half precision and stored so; they are computed with in float32."""
 RELATIVE = 1e-3
 LEVELS = 1
 
@@ -49,6 +52,8 @@ def export(
         fresh = Path(place) / "new"
         (fresh / "golden" / "uploads").mkdir(parents=True)
         graphs = recipe.serving(config, data, trained)
+        for variable in (variable for graph in graphs.values() for variable in graph.variables if math.prod(variable.shape) >= HALVED):
+            variable.assign(keras.ops.convert_to_numpy(variable).astype(np.float16).astype(np.float32))
         uploads = _uploads(data, fresh / "golden" / "uploads")
         fitted = np.stack([images.fit(images.decode(upload), data.fit) for upload in uploads])
         np.savez_compressed(fresh / "golden" / "fitted.npz", fitted=fitted)
@@ -213,8 +218,13 @@ def _tidy(path: Path) -> None:
     for weight in weights:
         weight.name = names[weight.name]
     del graph.node[:], graph.initializer[:], graph.value_info[:]
+    for weight in weights:
+        values = onnx.numpy_helper.to_array(weight)
+        if values.dtype == np.float32 and values.size >= HALVED:
+            name, weight = weight.name, onnx.numpy_helper.from_array(values.astype(np.float16), f"{weight.name}_half")
+            graph.node.append(onnx.helper.make_node("Cast", [weight.name], [name], f"Cast_{name}", to=onnx.TensorProto.FLOAT))
+        graph.initializer.append(weight)
     graph.node.extend(nodes)
-    graph.initializer.extend(weights)
     graph.name = path.stem
     model.doc_string = graph.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
