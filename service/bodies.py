@@ -108,7 +108,7 @@ def _from_json(content: bytes, model: type[Body]) -> Body:
     for name in pictures_of(model):
         if isinstance(fields.get(name), str):
             try:
-                fields[name] = base64.b64decode(fields[name], validate=True)
+                fields[name] = base64.b64decode("".join(fields[name].split()), validate=True)
             except (binascii.Error, ValueError) as error:
                 raise invalid(["body", name], "is not base64") from error
     return _checked(fields, model, True)
@@ -143,18 +143,20 @@ async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
     """The body's chunks, refused as soon as they declare or reach more than the upload limit."""
     most = int(request.app.state.settings.max_upload_mb * 1e6)
     declared = request.headers.get("content-length", "")
-    received = int(declared) if declared.isdigit() else 0
+    too_large = ProblemError(
+        Code.IMAGE_TOO_LARGE,
+        f"The request body is larger than {most:,} bytes.",
+        limit=Limit(name="upload_bytes", value=most),
+        headers={"Connection": "close"},
+    )
+    if declared.isdigit() and int(declared) > most:
+        raise too_large
     total = 0
     try:
         async for chunk in request.stream():
             total += len(chunk)
-            if max(received, total) > most:
-                raise ProblemError(
-                    Code.IMAGE_TOO_LARGE,
-                    f"The request body is larger than {most:,} bytes.",
-                    limit=Limit(name="upload_bytes", value=most),
-                    headers={"Connection": "close"},
-                )
+            if total > most:
+                raise too_large
             yield chunk
     except ClientDisconnect as error:
         raise invalid(["body"], "the upload broke off") from error

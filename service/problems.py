@@ -113,7 +113,13 @@ def invalid(loc: list[str | int], msg: str) -> ProblemError:
 def from_validation(error: ValidationError) -> ProblemError:
     """What pydantic found wrong with a body, as one problem."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    errors = [FieldProblem(loc=["body", *one["loc"]], msg=one["msg"]) for one in found[:MOST_ERRORS]]
+    errors = [
+        FieldProblem(
+            loc=["body", *(step for step in one["loc"] if "[" not in str(step))],  # pydantic names the arms of a union there
+            msg=one["msg"].removeprefix("Value error, "),
+        )
+        for one in found[:MOST_ERRORS]
+    ]
     first = errors[0]
     return ProblemError(Code.INVALID_REQUEST, f"{'.'.join(map(str, first.loc))}: {first.msg}", errors=errors)
 

@@ -48,7 +48,9 @@ def _fit(options: argparse.Namespace) -> int:
     job = Job(options.recipe, source, options.image_size, options.channels, config, options.seed, options.smoke)
     runs, models = (RUNS / "smoke", RUNS / "smoke" / "models") if options.smoke else (RUNS, MODELS)
     out = options.out or models / options.recipe
-    return _run(job, runs / out.name, out, options, resume=options.resume, overwrite=options.overwrite)
+    return _run(
+        job, runs / out.name, out, options, resume=options.resume, overwrite=options.overwrite or (options.smoke and not options.out)
+    )
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -241,7 +243,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="decides weights, order and noise (default: 0)")
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in runs/")
-    command.add_argument("--overwrite", action="store_true", help="start afresh although runs/ holds an unfinished run")
+    command.add_argument("--overwrite", action="store_true", help="start afresh, replacing an unfinished run in runs/ and an earlier model")
 
 
 def _seed(text: str) -> int:

@@ -11,20 +11,20 @@ START, END = "<!-- models: made by python -m training cards -->", "<!-- /models 
 
 
 MEANING = {
-    "read_right": "drawn pictures that the evaluation classifier reads as asked, share",
-    "read_right_worst_class": "the same for the worst class",
-    "class_spread": "distance between pictures of one class, over that of real ones (less: prototypes)",
-    "class_spread_worst_class": "the same for the worst class",
-    "rarest_class_share": "share of the class that is drawn most rarely",
-    "frechet_distance": "Fréchet distance to the test pictures, 5,000 samples (no FID: features of our own classifier)",
-    "frechet_distance_over_floor": "the same over the floor, which as many training pictures reach",
-    "kernel_distance": "kernel distance (KID's formula) on those features",
-    "precision": "precision: samples within the real pictures' neighbourhoods, share",
-    "recall": "recall: real pictures within the samples' neighbourhoods, share",
-    "nearest_training_distance_features": "distance to the nearest training picture in features, over that of test pictures (less: copies)",
-    "nearest_training_distance_pixels": "the same in pixels",
-    "neighbour_accuracy": "test pictures whose five nearest training embeddings vote for their class, share",
-    "reconstruction_psnr": "PSNR of reconstructed test pictures, dB",
+    "read_right": "↑ drawn pictures that the evaluation classifier reads as asked, share",
+    "read_right_worst_class": "↑ the same for the worst class",
+    "class_spread": "→1 distance between pictures of one class, over that of real ones (less: prototypes)",
+    "class_spread_worst_class": "↑ the same for the worst class",
+    "rarest_class_share": "↑ share of the class that is drawn most rarely",
+    "frechet_distance": "↓ Fréchet distance to the test pictures, 5,000 samples (no FID: features of our own classifier)",
+    "frechet_distance_over_floor": "↓ that distance, as a multiple of the one that real training pictures have",
+    "kernel_distance": "↓ kernel distance (KID's formula) on those features",
+    "precision": "↑ precision: samples within the real pictures' neighbourhoods, share",
+    "recall": "↑ recall: real pictures within the samples' neighbourhoods, share",
+    "nearest_training_distance_features": "→1 distance to the nearest training picture in features, over test pictures' own (less: copies)",
+    "nearest_training_distance_pixels": "→1 the same in pixels",
+    "neighbour_accuracy": "↑ test pictures whose five nearest training embeddings vote for their class, share",
+    "reconstruction_psnr": "↑ PSNR of reconstructed test pictures, dB",
 }
 
 
@@ -66,7 +66,14 @@ def _facts(manifest: Manifest) -> str:
     ]
     if manifest.fit:
         fit = manifest.fit
-        rows.append(("Picture", f"{fit.width} x {fit.height}, {fit.channels} channel{'s' * (fit.channels > 1)}, `{fit.mode}`"))
+        rows.append(
+            ("Takes", f"any picture, fitted to {fit.width} x {fit.height}, {fit.channels} channel{'s' * (fit.channels > 1)}, `{fit.mode}`")
+        )
+    if manifest.classes:
+        rows.append(("Classes", ", ".join(manifest.classes)))
+    made = [port.item for graph in manifest.graphs.values() for port in graph.outputs if port.name == "images"]
+    if made:
+        rows.append(("Draws", f"{made[0][1]} x {made[0][0]}, {made[0][2]} channel{'s' * (made[0][2] > 1)}"))
     if manifest.latent_dimension:
         rows.append(("Latent dimensions", str(manifest.latent_dimension)))
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
@@ -83,7 +90,7 @@ def _metrics(manifest: Manifest) -> str:
             "",
             *(f"    {command}" for command in commands),
             "",
-            "| figure | value | beside |",
+            "| figure (↑ more is better, ↓ less is) | value | beside |",
             "|---|---|---|",
             *rows,
         ]

@@ -40,6 +40,8 @@ def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None, 
         TrainingError: the model cannot be served or reached.
     """
     manifest = read(folder)
+    if unknown := set(tasks or ()) - set(manifest.tasks):
+        raise TrainingError(f"--tasks {', '.join(sorted(unknown))}: {manifest.name} serves {', '.join(manifest.tasks)}.")
     figures = asyncio.run(_measure(folder, data, url, set(manifest.tasks) & set(tasks or manifest.tasks)))
     if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
         raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
@@ -47,7 +49,8 @@ def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None, 
         name: Metric(value=round(value, 6), reference=beside, reference_is=what, command=command)
         for name, (value, beside, what) in figures.items()
     }
-    updated = manifest.model_copy(update={"metrics": {**manifest.metrics, **found}})
+    kept = manifest.metrics if tasks else {}  # figures of another command would stand beside these as if they were alike
+    updated = manifest.model_copy(update={"metrics": {**kept, **found}})
     card.write(updated, folder)
     write(updated, folder)
     return updated

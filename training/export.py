@@ -123,6 +123,7 @@ def _keep(before: Path, after: Path, described: Manifest) -> Manifest:
         earlier = manifest.read(before)
     except manifest.ManifestError:
         return described
+    described = described.model_copy(update={"default_for": described.default_for or earlier.default_for})
     if earlier.digest != described.digest:
         return described
     if (before / "pictures").is_dir():

@@ -87,7 +87,7 @@ class Job:
             Interrupted: stopped by a signal, after a checkpoint was written.
         """
         recipe = recipes.find(self.recipe)
-        check_out(out)
+        check_out(out, replace=resume or overwrite)
         if unknown := set(default_for) - set(recipe.TASKS):
             raise TrainingError(f"--default-for {', '.join(sorted(unknown))}: {self.recipe} serves {', '.join(recipe.TASKS)}.")
         dataset = data.load(source or self.source, self.image_size, self.channels)
@@ -98,7 +98,7 @@ class Job:
             seed=self.seed,
             settings=settings,
             resume=resume,
-            overwrite=overwrite or self.smoke,
+            overwrite=overwrite,
             steps_limit=SMOKE_STEPS if self.smoke else None,
             quiet=self.smoke and not sys.stderr.isatty(),
         )
@@ -113,11 +113,14 @@ class Job:
         print(f"{out}: {manifest.title}, serves {', '.join(manifest.tasks)}; digest {manifest.digest[:12]}")
 
 
-def check_out(out: Path) -> None:
-    """Refuses, before any training, a folder that is no model's or cannot be named so.
+def check_out(out: Path, replace: bool) -> None:
+    """Refuses, before any training, a folder that cannot be named so, or in which there is something already.
+
+    Args:
+        replace: an earlier model may be replaced; anything else never is.
 
     Raises:
-        TrainingError: the name is no model's, or there is something else in the folder.
+        TrainingError: the name is no model's, or the folder is not free.
     """
     try:
         pydantic.TypeAdapter(Name).validate_python(out.name)
@@ -125,3 +128,5 @@ def check_out(out: Path) -> None:
         raise TrainingError(f"--out {out}: a model's name has lower-case letters, digits and hyphens only.") from error
     if out.exists() and not (out.is_dir() and ((out / FILE).exists() or not any(out.iterdir()))):
         raise TrainingError(f"--out {out} is there already and is no model: it would be replaced. Name another folder.")
+    if (out / FILE).exists() and not replace:
+        raise TrainingError(f"{out} is a model already: --overwrite replaces it, --out names another folder.")

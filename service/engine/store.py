@@ -86,6 +86,7 @@ class Store:
         self.loaded = False
         self._blocked = False
         self._defaults: dict[str, str] = {}
+        self._claims_unknown = False
 
     def load(self) -> None:
         """Opens and warms every folder asked for. What fails is kept in `failures` and logged."""
@@ -111,8 +112,9 @@ class Store:
 
     def default(self, task: str) -> str | None:
         """The name of the model that serves a task when none is named: the one that claims it, served or
-        not, so that a request is never answered by another; where none does, the first by name."""
-        if task in self._defaults or not self.loaded:
+        not, so that a request is never answered by another; where none does, the first by name. Nothing while a
+        manifest that might have claimed it has not been read, or cannot be."""
+        if task in self._defaults or self._claims_unknown or not self.loaded:
             return self._defaults.get(task)
         return next((model.name for model in self.serving(task)), None)
 
@@ -131,10 +133,11 @@ class Store:
             raise ModelUnavailable(f"{wanted} is not served: {self.failures[wanted]}")
         if not self.loaded:
             raise ModelUnavailable("the models are still being loaded")
-        if wanted is None:
-            raise ModelUnavailable(f"no model serves {task}")
         known = ", ".join(model.name for model in self.serving(task)) or "none"
-        raise UnknownModel(f"{wanted} does not serve {task}; there is: {known}")
+        if wanted is None:
+            failed = "".join(f"; {failure}" for failure in self.failures.values())
+            raise ModelUnavailable(f"{task} has no default model (by name there is: {known}){failed}")
+        raise UnknownModel(f"{wanted!r} does not serve {task}; there is: {known}")
 
     def close(self) -> None:
         for model in self.models.values():
@@ -186,6 +189,7 @@ class Store:
         try:
             manifest = manifests.read(folder)
         except ManifestError as error:
+            self._claims_unknown = True
             raise LoadError(str(error), named) from error
         if wanted and not named and not set(wanted) & set(manifest.tasks):
             return None
@@ -201,7 +205,7 @@ class Store:
             try:
                 _check_file(folder / graph.file, graph)
                 session = Session(folder / graph.file, graph, placement)
-                _warm(session, most)
+                _warm(session, most, len(manifest.classes))
             except SessionError as error:
                 raise LoadError(f"{folder.name}/{error}", bool(wanted) or isinstance(error, ProviderMissing)) from error
             batchers[name] = Batcher(session, most, self.settings.queue_limit)
@@ -234,11 +238,15 @@ def _check_file(path: Path, graph: Graph) -> None:
         raise SessionError(f"{path.name}: its sha256 is {found[:12]}…, the manifest says {graph.sha256[:12]}…: damaged or half-written")
 
 
-def _warm(session: Session, most: int) -> None:
-    """One run at batch 1 and one at the largest, so that the first request finds everything allocated."""
+def _warm(session: Session, most: int, classes: int) -> None:
+    """One run at batch 1 and one at the largest, so that the first request finds everything allocated; of zeros, and
+    of the last class, which a graph with fewer than the manifest declares does not have."""
+    fill = {"labels": classes - 1}
     for batch in sorted({1, most}):
         try:
-            outputs = session.run({port.name: np.zeros((batch, *port.item), port.dtype) for port in session.graph.inputs})
+            outputs = session.run(
+                {port.name: np.full((batch, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs}
+            )
         except Exception as error:
             raise SessionError(f"{session.graph.file}: the first run failed ({str(error).splitlines()[0]})") from error
         for name, array in outputs.items():

@@ -89,6 +89,26 @@ def test_a_default_that_is_broken_is_not_replaced_by_another_model(start: Callab
     assert server.client.post("/v1/generate", json={"model": "autoencoder"}).status_code == 200
 
 
+def test_while_a_manifest_is_unreadable_nothing_takes_the_place_of_a_default(start: Callable[..., Server], tmp_path: Path) -> None:
+    for name in ("autoencoder", "vae"):
+        shutil.copytree(MODELS / name, tmp_path / name)
+    (tmp_path / "vae" / "manifest.json").write_text("{")
+    server = start(ATELIER_MODELS=str(tmp_path))
+    server.until_loaded()
+    answer = server.client.post("/v1/generate", json={})
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")
+    assert "autoencoder" in answer.json()["detail"]
+    assert "vae/manifest.json" in answer.json()["detail"]
+    assert server.client.post("/v1/generate", json={"model": "autoencoder"}).status_code == 200
+
+
+def test_more_classes_than_the_graph_has_are_found_at_the_start(start: Callable[..., Server], tmp_path: Path) -> None:
+    shutil.copytree(MODELS / "cdcgan", tmp_path / "cdcgan")
+    change(tmp_path / "cdcgan", classes=[str(number) for number in range(12)])
+    ready = start(ATELIER_MODELS=str(tmp_path)).until_loaded()
+    assert "the first run failed" in ready.json()["models"][0]["failure"]
+
+
 @pytest.mark.parametrize("setting", [{"ATELIER_LOAD": "vae"}, {"ATELIER_PROVIDER": "cpu"}, {}])
 def test_a_bad_folder_that_nobody_asked_for_does_not_block(start: Callable[..., Server], tmp_path: Path, setting: dict[str, str]) -> None:
     for name in ("autoencoder", "vae"):

@@ -167,6 +167,7 @@ def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures:
         (["classifier", "--data", "drawn"], "kept for mnist"),
         (["export", "nobody"], "does not exist"),
         (["evaluate", "nobody", "--data", "drawn"], "manifest.json"),
+        (["evaluate", "vae", "--models", str(MODELS), "--data", "drawn", "--tasks", "fly"], "serves embed"),
     ):  # fmt: skip
         line = failure(*arguments)
         assert said in line, (arguments, line)
@@ -213,6 +214,10 @@ def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, failure: Failu
 def test_what_is_no_model_is_not_replaced(tmp_path: Path, pictures: Path, failure: Failure) -> None:
     assert "is no model" in failure("fit", "vae", "--smoke", "--out", str(pictures))
     assert len(list(pictures.rglob("*.png"))) == 40
+    options = ["fit", "autoencoder", "--smoke", "--out", "models/ae"]
+    assert run(tmp_path, *options).returncode == 0
+    assert "is a model already" in failure(*options)
+    assert run(tmp_path, *options, "--overwrite").returncode == 0
 
 
 def test_a_handful_of_pictures_is_enough(tmp_path: Path) -> None:

@@ -36,21 +36,23 @@ def load(path: Path, image_size: int, channels: int) -> Dataset:
         raise TrainingError(f"--data folder:{path}: there is no such folder.")
     fit = Fit(height=image_size, width=image_size, channels=cast("Literal[1, 3]", channels), mode="cover")
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
-    classes = tuple(sorted({file.relative_to(path).parts[0] for file in files if len(file.relative_to(path).parts) > 1}))
-    if any(len(file.relative_to(path).parts) == 1 for file in files):
-        classes = ()  # pictures beside the subfolders: they are no classes then
-    pictures, labels, places = [], [], []
+    pictures, folders, places = [], [], []
     for file in files:
+        parts = file.relative_to(path).parts
+        if any(part.startswith((".", "__MACOSX")) for part in parts):
+            continue
         try:
             content = file.read_bytes()
             pictures.append(images.fit(images.decode(content), fit))
         except (images.UnreadableImage, OSError) as error:
             print(f"{file} is left out: {error}", file=sys.stderr)
             continue
-        labels.append(classes.index(file.relative_to(path).parts[0]) if classes else 0)
+        folders.append(parts[0] if len(parts) > 1 else "")
         places.append(hashlib.sha256(content).hexdigest())
     if len(pictures) < FEWEST:
         raise TrainingError(f"--data folder:{path}: {len(pictures)} readable pictures; at least {FEWEST} are needed.")
+    classes = () if "" in folders else tuple(sorted(set(folders)))  # pictures beside the subfolders: they are no classes then
+    labels = [classes.index(folder) if classes else 0 for folder in folders]
     order = np.argsort(places)
     ranks = np.empty(len(order), int)
     ranks[order] = np.arange(len(order))
