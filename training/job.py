@@ -54,7 +54,7 @@ class Job:
         if not path.exists():
             raise TrainingError(f"{path} does not exist: train it first, or look into {folder.parent} for the names of runs.")
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
             job = cls(**about["settings"])
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

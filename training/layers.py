@@ -48,7 +48,8 @@ def encoder(size: int, channels: int, outputs: int, width: int) -> keras.Model:
         filters = min(width, max(16, width // 2 ** (levels - 1 - level)))
         x = convolution(filters, strides=2, activation="silu")(x)
         x = convolution(filters, activation="silu")(x)
-    x = layers.Dense(4 * width, activation="silu")(layers.Flatten()(x))
+    x = ops.reshape(x, (-1, math.prod(x.shape[1:])))  # not Flatten: of its shape arithmetic the converter makes this or that
+    x = layers.Dense(4 * width, activation="silu")(x)
     return keras.Model(pictures, layers.Dense(outputs)(x), name="encoder")
 
 

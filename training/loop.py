@@ -167,7 +167,7 @@ class Run:
     def _save(self, variables: Sequence[keras.Variable], plan: Plan, scalars: Mapping[str, Any]) -> None:
         self._finite(scalars)  # weights gone wrong do not replace a good checkpoint
         state = {"step": self.step, "steps": plan.steps, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
-        about = json.dumps({**state, "seed": self.seed, "settings": dict(self.settings)}, sort_keys=True)
+        about = json.dumps({**state, "seed": self.seed, "settings": dict(self.settings)})
         arrays: dict[str, Any] = {f"{index:05d}": keras.ops.convert_to_numpy(variable) for index, variable in enumerate(variables)}
         unfinished = self.folder / "checkpoint.unfinished.npz"
         with unfinished.open("wb") as file:
@@ -177,7 +177,7 @@ class Run:
         unfinished.replace(self.checkpoint)
 
     def _about(self) -> dict[str, Any]:
-        with np.load(self.checkpoint, allow_pickle=False) as stored:
+        with self.checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return dict(json.loads(str(stored["about"])))
 
     def _refuse_unfinished(self) -> None:
@@ -196,7 +196,7 @@ class Run:
             raise TrainingError(f"{self.checkpoint} does not exist: leave out --resume to start afresh.")
         try:
             about = self._about()
-            with np.load(self.checkpoint, allow_pickle=False) as stored:
+            with self.checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = [stored[f"{index:05d}"] for index in range(len(stored.files) - 1)]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise TrainingError(f"{self.checkpoint} is damaged ({error}): start afresh without --resume.") from error
@@ -248,7 +248,9 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
 
 
 def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
-    flat = [{"seed": side["seed"], **side["settings"]} for side in (theirs, mine)]
+    flat = [{"seed": side["seed"], **side["settings"], **side["settings"].get("config", {})} for side in (theirs, mine)]
+    for side in flat:
+        side.pop("config", None)
     names = sorted(name for name in {*flat[0], *flat[1]} if flat[0].get(name) != flat[1].get(name))
     return ", ".join(f"{name} {flat[0].get(name)} (not {flat[1].get(name)})" for name in names)
 

@@ -73,7 +73,7 @@ def _cached() -> Path:
 
 def _npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels, test_images, test_labels = (arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path} is not mnist.npz ({error}): it holds x_train, y_train, x_test and y_test.") from error
