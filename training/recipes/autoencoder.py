@@ -2,7 +2,7 @@
 
 Hinton & Salakhutdinov 2006; the first model of the chapter, with two latent dimensions so that the whole
 space fits on a page. The latents are whitened in the serving graphs (zero mean, unit covariance over the
-training pictures), so that seeded Gaussian noise falls where the decoder has seen something.
+training pictures), so that seeded Gaussian noise has the spread of real latents; not their shape: some of it falls into holes.
 """
 
 from __future__ import annotations
