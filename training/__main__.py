@@ -8,13 +8,13 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from service.contract.manifest import ManifestError
 from training.problems import TrainingError
 
-MODELS, RUNS = Path("models"), Path("runs")
-CLASSIFIED = ("mnist",)
+MODELS = Path("models")
+CLASSIFIED = ("mnist", "fashion")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,37 +38,39 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _fit(options: argparse.Namespace) -> int:
     from training import recipes
-    from training.job import SMOKE_BATCH, Job
+    from training.job import RUNS, SMOKE_BATCH, Job
 
     recipe = recipes.find(options.recipe)
-    config = {field.name: getattr(options, field.name) for field in dataclasses.fields(recipe.Config)}
+    defaults = recipe.CHAPTER if options.variant == "chapter" else recipe.Config()
+    config = {
+        name: default if (given := getattr(options, name)) is None else given for name, default in dataclasses.asdict(defaults).items()
+    }
     if options.smoke:
         config["batch_size"] = min(config["batch_size"], SMOKE_BATCH)
     source = "drawn" if options.smoke else options.data
     job = Job(options.recipe, source, options.image_size, options.channels, config, options.seed, options.smoke)
     runs, models = (RUNS / "smoke", RUNS / "smoke" / "models") if options.smoke else (RUNS, MODELS)
     out = options.out or models / options.recipe
+    overwrite = options.overwrite or (options.smoke and not options.out)
     return _run(
-        job, runs / out.name, out, options, resume=options.resume, overwrite=options.overwrite or (options.smoke and not options.out)
+        job, runs / out.name, out, options, resume=options.resume, overwrite=overwrite, checkpoint_seconds=options.checkpoint_seconds
     )
 
 
 def _export(options: argparse.Namespace) -> int:
     """A finished run's last checkpoint as a model: what `fit --resume` does when nothing is left to train."""
-    from training.job import Job
+    from training.job import RUNS, Job
 
     folder = RUNS / options.name
     job = Job.of_checkpoint(folder)
     return _run(job, folder, options.out or MODELS / folder.name, options, source=options.data, resume=True)
 
 
-def _run(
-    job: Any, folder: Path, out: Path, options: argparse.Namespace, *, resume: bool, overwrite: bool = False, source: str | None = None
-) -> int:
+def _run(job: Any, folder: Path, out: Path, options: argparse.Namespace, *, overwrite: bool = False, **more: Any) -> int:
     from training.loop import Interrupted
 
     try:
-        job.fit(folder, out, tuple(options.default_for), source=source, resume=resume, overwrite=overwrite)
+        job.fit(folder, out, tuple(options.default_for), overwrite=overwrite, **more)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
@@ -76,13 +78,14 @@ def _run(
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from service.contract import manifest
     from training import card, data
     from training.evaluate import evaluate
 
     folder = options.models / options.name
     dataset = _data_of(folder, options.data)
     elsewhere = "" if options.models == MODELS else f" --models {options.models}"
-    source = "" if options.data.startswith("mnist") else f" --data {options.data}"
+    source = "" if dataset.source == manifest.read(folder).training.data.source else f" --data {dataset.source}"
     url = "" if options.url is None else f" --url {options.url}"
     some = "".join(
         f" --{name} {value}" for name, value in (("tasks", " ".join(options.tasks)), ("references", options.references)) if value
@@ -91,15 +94,15 @@ def _evaluate(options: argparse.Namespace) -> int:
         train = data.Split(dataset.train.images[: options.references], dataset.train.labels[: options.references])
         dataset = dataclasses.replace(dataset, train=train)
     command = f"python -m training evaluate {options.name}{elsewhere}{source}{url}{some}"
-    manifest = evaluate(folder, dataset, command, options.url, options.tasks)
-    for name, metric in manifest.metrics.items():
+    measured = evaluate(folder, dataset, command, options.url, options.tasks)
+    for name, metric in measured.metrics.items():
         beside = "" if metric.reference is None else f"   {metric.reference_is}: {card.figure(metric.reference)}"
         print(f"{name.replace('_', ' '):40} {card.figure(metric.value):>10}{beside}")
     return 0
 
 
-def _data_of(folder: Path, source: str) -> Any:
-    """A data set at the size and channels of a model's pictures.
+def _data_of(folder: Path, source: str | None) -> Any:
+    """A data set at the size and channels of a model's pictures; by default the one that the model was trained on.
 
     Raises:
         ManifestError: the manifest cannot be read.
@@ -111,9 +114,9 @@ def _data_of(folder: Path, source: str) -> Any:
     manifest = read(folder)
     ports = [port for graph in manifest.graphs.values() for port in (*graph.inputs, *graph.outputs) if port.name == "images"]
     height, _, channels = ports[0].item
-    dataset = data.load(source, height, channels)
+    dataset = data.load(source or manifest.training.data.source, height, channels)
     if dataset.shape != ports[0].item:
-        raise TrainingError(f"--data {source} has pictures of {dataset.shape}, {manifest.name} is for {ports[0].item}.")
+        raise TrainingError(f"--data {dataset.source} has pictures of {dataset.shape}, {manifest.name} is for {ports[0].item}.")
     return dataset
 
 
@@ -130,6 +133,7 @@ def _classifier(options: argparse.Namespace) -> int:
     import keras
 
     from training import classifier, data
+    from training.job import RUNS
     from training.loop import Interrupted, Run
 
     dataset = data.load(options.data)
@@ -156,8 +160,9 @@ def _cards(options: argparse.Namespace) -> int:
     found = [manifest.read(path.parent) for path in sorted(MODELS.glob(f"*/{manifest.FILE}"))]
     for one in found:
         card.write(one, MODELS / one.name)
-    readme = Path("README.md")
-    readme.write_text(card.replace_table(readme.read_text(), found))
+    for document in card.TABLES:
+        path = Path(document)
+        path.write_text(card.with_table(document, path.read_text(), found))
     return 0
 
 
@@ -194,13 +199,13 @@ def _parser(given: list[str]) -> argparse.ArgumentParser:
     evaluate.add_argument("--url", help="of a running server, such as http://localhost:8000; default: the same application in this process")
     evaluate.add_argument("--tasks", nargs="*", default=[], metavar="TASK", help="measure these only (default: all of the model's)")
     evaluate.add_argument("--references", type=_positive(int), metavar="N", help="training pictures to compare with (default: all)")
-    _add_data(evaluate)
+    _add_data(evaluate, None)
     evaluate.set_defaults(run=_evaluate)
 
     maps = commands.add_parser("maps", help="draw the latent space of models with two latent dimensions, into the first one's card")
     maps.add_argument("names", nargs="+", metavar="NAME")
     maps.add_argument("--models", type=Path, default=MODELS, metavar="FOLDER")
-    _add_data(maps)
+    _add_data(maps, None)
     maps.set_defaults(run=_maps)
 
     classifier = commands.add_parser("classifier", help="train the evaluation classifier of a data set")
@@ -208,7 +213,7 @@ def _parser(given: list[str]) -> argparse.ArgumentParser:
     _add_run(classifier)
     classifier.set_defaults(run=_classifier)
 
-    cards = commands.add_parser("cards", help="render all cards and the README's table from the manifests")
+    cards = commands.add_parser("cards", help="render all cards, the README's table and docs/generators.md from the manifests")
     cards.set_defaults(run=_cards)
     listing = commands.add_parser("list", help="list recipes and data sources")
     listing.set_defaults(run=_list)
@@ -230,14 +235,24 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
         command.add_argument("--out", type=Path, metavar="FOLDER", help=f"model folder to write (default: models/{name})")
         command.add_argument("--default-for", nargs="*", default=[], metavar="TASK", help="tasks that use this model by default")
         _add_run(command)
+        command.add_argument(
+            "--checkpoint-seconds", type=_positive(float), default=120.0, metavar="N", help="between checkpoints (default: 120)"
+        )
         command.add_argument("--smoke", action="store_true", help="a few steps on drawn digits, then export and checks")
         hints = get_type_hints(recipe.Config)
         for field in dataclasses.fields(recipe.Config):
-            option = f"--{field.name.replace('_', '-')}"
-            command.add_argument(
-                option, type=_positive(hints[field.name]), default=field.default, metavar="N", help=f"(default: {field.default})"
-            )
+            _add_field(command, field.name, hints[field.name], field.default, getattr(recipe.CHAPTER, field.name))
         command.set_defaults(run=_fit)
+
+
+def _add_field(command: argparse.ArgumentParser, name: str, kind: Any, default: Any, chapter: Any) -> None:
+    """One option a field. Its default hangs on the variant, so that an option that was not given is None."""
+    option = f"--{name.replace('_', '-')}"
+    if get_origin(kind) is Literal:
+        command.add_argument(option, choices=get_args(kind), default=default, help=f"(default: {default})")
+        return
+    told = f"(default: {default})" if default == chapter else f"(default: {default}; {chapter} with --variant chapter)"
+    command.add_argument(option, type=_positive(kind), metavar="N", help=told)
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -265,8 +280,9 @@ def _positive(kind: type) -> Any:
     return parse
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", default="mnist", metavar="SOURCE", help="mnist, mnist:PATH, folder:PATH (default: mnist)")
+def _add_data(command: argparse.ArgumentParser, default: str | None = "mnist") -> None:
+    told = default or "what the model was trained on"
+    command.add_argument("--data", default=default, metavar="SOURCE", help=f"mnist, fashion, NAME:PATH, folder:PATH (default: {told})")
 
 
 def _add_size(command: argparse.ArgumentParser) -> None:

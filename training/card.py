@@ -7,22 +7,35 @@ from pathlib import Path
 from service.contract.manifest import Manifest, Metric
 from training.problems import TrainingError
 
-START, END = "<!-- models: made by python -m training cards -->", "<!-- /models -->"
-
+CAPTIONS = {
+    "classes": "How often each class is drawn, as the evaluation classifier reads it.",
+    "epochs": "Samples over the epochs.",
+    "interpolation": "Ten ways from one latent to another.",
+    "latent-maps": "Where test pictures lie in the latent space, and what is decoded there.",
+    "losses": "Losses over the training.",
+    "nearest": "Twenty samples; below each the training picture nearest in features, and the one nearest in pixels.",
+}
+REPORT, PICTURES = "report.json", "pictures"
 
 MEANING = {
     "read_right": "↑ drawn pictures that the evaluation classifier reads as asked, share",
     "read_right_worst_class": "↑ the same for the worst class",
     "class_spread": "→1 distance between pictures of one class, over that of real ones (less: prototypes)",
     "class_spread_worst_class": "↑ the same for the worst class",
-    "rarest_class_share": "↑ share of the class that is drawn most rarely",
+    "lowest_class_share": "↑ share of a class among what is drawn, over its share among test pictures; of the worst class",
     "frechet_distance": "↓ Fréchet distance to the test pictures, 5,000 samples (no FID: features of our own classifier)",
     "frechet_distance_over_floor": "↓ that distance, as a multiple of the one that real training pictures have",
     "kernel_distance": "↓ kernel distance (KID's formula) on those features",
     "precision": "↑ precision: samples within the real pictures' neighbourhoods, share",
     "recall": "↑ recall: real pictures within the samples' neighbourhoods, share",
+    "density": "→1 density: real neighbourhoods around a sample, over those expected",
+    "coverage": "↑ coverage: real pictures with a sample in their neighbourhood, share",
     "nearest_training_distance_features": "→1 distance to the nearest training picture in features, over test pictures' own (less: copies)",
     "nearest_training_distance_pixels": "→1 the same in pixels",
+    "interpolation_largest_step": "↓ largest feature step over the mean one, on 100 ways of 8 pictures; of the worst way",
+    "interpolation_largest_step_median": "↓ the same, of the median way",
+    "milliseconds_per_picture": "↓ inference, milliseconds a picture, 64 at a time",
+    "milliseconds_alone": "↓ inference, milliseconds, one picture alone",
     "neighbour_accuracy": "↑ test pictures whose five nearest training embeddings vote for their class, share",
     "reconstruction_psnr": "↑ PSNR of reconstructed test pictures, dB",
 }
@@ -49,8 +62,8 @@ def render(manifest: Manifest, folder: Path) -> str:
         f"    {training.command}",
         f"## Figures\n\n{_metrics(manifest)}",
     ]
-    pictures = sorted((folder / "pictures").glob("*.png")) if (folder / "pictures").is_dir() else []
-    sections += [f"![{picture.stem}](pictures/{picture.name})" for picture in pictures]
+    pictures = sorted(path for path in (folder / PICTURES).glob("*") if path.suffix in (".png", ".webp"))
+    sections += [f"{CAPTIONS[picture.stem]}\n\n![{picture.stem}]({PICTURES}/{picture.name})" for picture in pictures]
     if (notes := folder / "notes.md").exists():
         sections.append(notes.read_text().strip())
     sections += [f"## Limits\n\n{manifest.limits}", f"## Misuse\n\n{manifest.misuse}"]
@@ -106,25 +119,71 @@ def figure(value: float) -> str:
     return f"{value:.4g}"
 
 
-def table(manifests: list[Manifest], folder: str = "models") -> str:
+def models_table(manifests: list[Manifest]) -> str:
     """The README's table of models."""
     rows = [
-        f"| [{m.name}]({folder}/{m.name}/README.md) | {m.title} | {', '.join(t + (' *' if t in m.default_for else '') for t in m.tasks)} "
+        f"| [{m.name}](models/{m.name}/README.md) | {m.title} | {', '.join(t + (' *' if t in m.default_for else '') for t in m.tasks)} "
         f"| {m.parameters:,} | {m.training.data.license} | `{m.digest[:12]}` |"
         for m in sorted(manifests, key=lambda m: m.name)
     ]
     head = ["| model | what it is | tasks (* default) | parameters | data licence | digest |", "|---|---|---|---|---|---|"]
-    return "\n".join([START, *head, *rows, END])
+    return "\n".join([*head, *rows])
 
 
-def replace_table(readme: str, manifests: list[Manifest]) -> str:
-    """The README's text with its table made anew.
+COLUMNS = {
+    "frechet_distance": "Fréchet ↓",
+    "frechet_distance_over_floor": "over floor ↓",
+    "kernel_distance": "KID ↓",
+    "precision": "precision ↑",
+    "recall": "recall ↑",
+    "density": "density →1",
+    "coverage": "coverage ↑",
+    "read_right": "read right ↑",
+    "lowest_class_share": "lowest class share ↑",
+    "nearest_training_distance_features": "nearest, features →1",
+    "nearest_training_distance_pixels": "nearest, pixels →1",
+    "interpolation_largest_step": "largest step ↓",
+    "milliseconds_per_picture": "ms a picture",
+    "milliseconds_alone": "ms alone",
+}
+
+
+def generators_table(manifests: list[Manifest]) -> str:
+    """All generators with all their figures; for each data set first a row of what real training pictures reach."""
+    drawing = [manifest for manifest in manifests if manifest.tasks.keys() & {"generate", "digits"} and manifest.metrics]
+    drawing.sort(key=lambda m: (m.training.data.source != "mnist", m.training.data.source, m.metrics["frechet_distance"].value))
+    head = ["model", "data", "parameters", "trained, CPU hours", *COLUMNS.values()]
+    rows, source = [], ""
+    for manifest in drawing:
+        if manifest.training.data.source != source:
+            source = manifest.training.data.source
+            floor = {name: metric.reference for m in drawing if m.training.data.source == source for name, metric in m.metrics.items()}
+            rows.append(["*real pictures*", source, "", "", *(_cell(floor.get(name)) for name in COLUMNS)])
+        found = [manifest.metrics[name].value if name in manifest.metrics else None for name in COLUMNS]
+        hours = f"{manifest.training.cpu_seconds / 3600:.2f}"
+        name = f"[{manifest.name}](../models/{manifest.name}/README.md)"
+        rows.append([name, source, f"{manifest.parameters:,}", hours, *map(_cell, found)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+TABLES = {"README.md": ("models", models_table), "docs/generators.md": ("generators", generators_table)}
+"""The documents with a table that `python -m training cards` makes, between two comments of its name."""
+
+
+def with_table(document: str, text: str, manifests: list[Manifest]) -> str:
+    """A document's text with its table made anew.
 
     Raises:
         TrainingError: the text does not say where the table goes.
     """
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
+    name, table = TABLES[document]
+    opening, closing = f"<!-- {name}: made by python -m training cards -->", f"<!-- /{name} -->"
+    before, start, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
     if not (start and end):
-        raise TrainingError(f"README.md lacks the lines {START} and {END}, between which the table goes.")
-    return before + table(manifests) + after
+        raise TrainingError(f"{document} lacks the lines {opening} and {closing}, between which the table goes.")
+    return f"{before}{opening}\n{table(manifests)}\n{closing}{after}"

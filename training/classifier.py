@@ -19,6 +19,7 @@ from keras import layers, ops
 
 from training.data import Dataset
 from training.data.pixels import to_floats
+from training.layers import infer
 from training.loop import Run
 from training.step import Step
 
@@ -89,7 +90,7 @@ class Classifier:
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (n, h, w, c) -> features (n, 128) and predicted classes (n,)."""
-        features, logits = self.model.predict(to_floats(images), batch_size=500, verbose=0)
+        features, logits = infer(self.model, to_floats(images))
         return features, logits.argmax(axis=1)
 
     def save(self, path: Path) -> None:

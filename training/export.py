@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-import platform
+import os
 import shutil
 import tempfile
 import warnings
@@ -23,7 +23,7 @@ from PIL import Image
 
 from service.contract import images, manifest
 from service.contract.manifest import Graph, Manifest, Port, Training, TrainingData
-from training import card
+from training import card, history
 from training.data import Dataset
 from training.loop import Run, contact_sheet
 from training.problems import TrainingError
@@ -58,10 +58,11 @@ def export(
         fitted = np.stack([images.fit(images.decode(upload), data.fit) for upload in uploads])
         np.savez_compressed(fresh / "golden" / "fitted.npz", fitted=fitted)
         declared = {name: _graph(name, model, fresh, fitted, len(data.classes)) for name, model in graphs.items()}
-        _samples(declared, graphs, data, fresh / "samples.png")
+        _samples(graphs, data, fresh / "samples.png")
         defaults = " ".join(["", "--default-for", *default_for]) if default_for else ""
         training = _training(recipe, config, data, run, f"{command} --out models/{folder.name}{defaults}")
         described = _describe(recipe, data, folder.name, declared, training, default_for)
+        history.draw(run, fresh / "pictures")
         if (folder / manifest.FILE).exists():
             described = _keep(folder, fresh, described)
         card.write(described, fresh)
@@ -84,7 +85,7 @@ def _describe(
         limits=recipe.ABOUT.limits,
         misuse=recipe.ABOUT.misuse,
         license="Apache-2.0",
-        tasks=recipe.TASKS,
+        tasks={task: {role: graph for role, graph in roles.items() if graph in graphs} for task, roles in recipe.TASKS.items()},
         default_for=default_for,
         graphs=graphs,
         fit=data.fit if "images" in inputs else None,
@@ -98,21 +99,17 @@ def _describe(
 def _training(recipe: Recipe, config: Any, data: Dataset, run: Run, command: str) -> Training:
     return Training(
         recipe=recipe.__name__.rpartition(".")[2].replace("_", "-"),  # type: ignore[attr-defined]
-        variant="improved",
-        config=asdict(config),
+        variant=config.variant,
+        config={name: value for name, value in asdict(config).items() if name != "variant"},
         seed=run.seed,
         steps=run.step,
         seconds=round(run.seconds, 1),
         cpu_seconds=round(run.cpu_seconds, 1),
-        device=f"{platform.machine()} CPU" if not _accelerated() else "GPU",
-        backend=keras.config.backend(),
-        data=TrainingData(title=data.title, license=data.license, origin=data.origin),
+        device=run.device,
+        backend=run.backend,
+        data=TrainingData(source=data.source, title=data.title, license=data.license, origin=data.origin),
         command=command,
     )
-
-
-def _accelerated() -> bool:
-    return bool(keras.distribution.list_devices("gpu"))
 
 
 def _keep(before: Path, after: Path, described: Manifest) -> Manifest:
@@ -127,7 +124,12 @@ def _keep(before: Path, after: Path, described: Manifest) -> Manifest:
     if earlier.digest != described.digest:
         return described
     if (before / "pictures").is_dir():
-        shutil.copytree(before / "pictures", after / "pictures")
+        shutil.copytree(
+            before / "pictures",
+            after / "pictures",
+            ignore=lambda _, names: set(names) & set(os.listdir(after / "pictures")),
+            dirs_exist_ok=True,
+        )
     return described.model_copy(update={"metrics": earlier.metrics})
 
 
@@ -298,21 +300,29 @@ def compare(name: str, expected: dict[str, np.ndarray], found: dict[str, np.ndar
             raise TrainingError(f"{name}.{key}: ONNX differs from Keras by {difference:.3g}, at most {allowed:.3g} is allowed.")
 
 
-def _samples(graphs: dict[str, Graph], models: dict[str, keras.Model], data: Dataset, path: Path) -> None:
+def _samples(models: dict[str, keras.Model], data: Dataset, path: Path) -> None:
     """A sheet: ten latents through the decoder (across the classes, where it has any), or pictures above their reconstructions."""
-    random = np.random.RandomState(1)
-    ports = {port.name: port for port in graphs["decoder"].inputs}
-    width = ports["latents"].item[0]
-    columns = min(len(data.classes), 10) if "labels" in ports else 10
-    latents = random.standard_normal((10 if "labels" in ports else 100, width)).astype(np.float32)
-    inputs = {"latents": latents}
-    if "labels" in ports:
+    decoder, random = models["decoder"], np.random.RandomState(1)
+    if "labels" in decoder.input:
+        columns = min(len(data.classes), 10)
+        latents = random.standard_normal((10, *decoder.input["latents"].shape[1:])).astype(np.float32)
         inputs = {"latents": np.repeat(latents, columns, axis=0), "labels": np.tile(np.arange(columns, dtype=np.int32), 10)}
-    sheet = models["decoder"].predict(inputs, batch_size=50, verbose=0)["images"]
+    else:
+        columns = 10
+        inputs = {"latents": _drawn(models, random, 100)}
+    sheet = decoder.predict(inputs, batch_size=50, verbose=0)["images"]
     if "encoder" in models:
         shown = _some(data, 20)
         embedding = models["encoder"].predict({"images": shown}, verbose=0)["embedding"]
-        decoded = models["decoder"].predict({"latents": embedding}, verbose=0)["images"]
+        decoded = decoder.predict({"latents": embedding}, verbose=0)["images"]
         rows = [half for start in range(0, len(shown), 10) for half in (shown[start : start + 10], decoded[start : start + 10])]
         sheet = np.concatenate([*rows, np.zeros_like(shown[:10]), sheet])
     Image.fromarray(contact_sheet(sheet, columns)).save(path)
+
+
+def _drawn(models: dict[str, keras.Model], random: np.random.RandomState, number: int) -> np.ndarray:
+    """Latents (number, d) from noise: noise itself, or what the prior makes of it."""
+    if "prior" not in models:
+        return random.standard_normal((number, *models["decoder"].input["latents"].shape[1:])).astype(np.float32)
+    noise = random.standard_normal((number, *models["prior"].input["noise"].shape[1:])).astype(np.float32)
+    return np.asarray(models["prior"].predict({"noise": noise}, verbose=0)["latents"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -17,9 +19,10 @@ import pydantic
 
 from service.contract.manifest import FILE, Name
 from training import data, recipes
-from training.loop import Run
+from training.loop import CHECKPOINT_SECONDS, Run
 from training.problems import TrainingError
 
+RUNS = Path("runs")
 SMOKE_STEPS = 4
 SMOKE_BATCH = 32
 
@@ -67,7 +70,7 @@ class Job:
     def command(self) -> str:
         """The command line that trains the same again."""
         words = ["python -m training fit", self.recipe]
-        if not self.source.startswith("mnist"):
+        if self.source != "mnist":
             words += ["--data", self.source]
         if self.source.startswith("folder"):
             words += ["--image-size", str(self.image_size), "--channels", str(self.channels)]
@@ -75,7 +78,15 @@ class Job:
         return " ".join([*words, f"--seed {self.seed}"])
 
     def fit(
-        self, folder: Path, out: Path, default_for: tuple[str, ...], *, source: str | None = None, resume: bool, overwrite: bool
+        self,
+        folder: Path,
+        out: Path,
+        default_for: tuple[str, ...],
+        *,
+        source: str | None = None,
+        resume: bool,
+        overwrite: bool,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         """Trains in the run's `folder` and exports to `out`.
 
@@ -92,25 +103,41 @@ class Job:
             raise TrainingError(f"--default-for {', '.join(sorted(unknown))}: {self.recipe} serves {', '.join(recipe.TASKS)}.")
         dataset = data.load(source or self.source, self.image_size, self.channels)
         config = recipe.Config(**self.config)
-        settings = dataclasses.asdict(self) | {"source": self.source.partition(":")[0] if self.source.startswith("mnist") else self.source}
+        named = dataclasses.replace(self, source=dataset.source)
         run = Run(
             folder,
             seed=self.seed,
-            settings=settings,
+            settings=dataclasses.asdict(named),
             resume=resume,
             overwrite=overwrite,
             steps_limit=SMOKE_STEPS if self.smoke else None,
+            checkpoint_seconds=checkpoint_seconds,
             quiet=self.smoke and not sys.stderr.isatty(),
         )
         keras.utils.set_random_seed(self.seed)
         trained = recipe.train(config, dataset, run)
-        if keras.config.backend() != "tensorflow" and importlib.util.find_spec("tensorflow") is None:
-            print(f"Trained. To write ONNX, take {folder} where TensorFlow is: python -m training export {folder.name}")
+        if keras.config.backend() != "tensorflow":
+            _export_with_tensorflow(folder, out, default_for, source or self.source)
             return
         from training.export import export
 
-        manifest = export(recipe, config, dataset, trained, run, out, default_for, self.command)
+        manifest = export(recipe, config, dataset, trained, run, out, default_for, named.command)
         print(f"{out}: {manifest.title}, serves {', '.join(manifest.tasks)}; digest {manifest.digest[:12]}")
+
+
+def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...], source: str) -> None:
+    """Writes ONNX, which goes by way of TensorFlow, in a process of its own whose backend that is; where there is none, says how.
+
+    Raises:
+        TrainingError: the export failed; that process has said why.
+    """
+    words = ["training", "export", os.path.relpath(folder, RUNS), "--out", str(out), "--data", source]
+    words += ["--default-for", *default_for] if default_for else []
+    if importlib.util.find_spec("tensorflow") is None:
+        print(f"Trained. To write ONNX, take {folder} where TensorFlow is: python -m {' '.join(words)}")
+        return
+    if subprocess.run([sys.executable, "-m", *words], env=os.environ | {"KERAS_BACKEND": "tensorflow"}, check=False).returncode:
+        raise TrainingError(f"Trained, but not exported: python -m {' '.join(words)} tries again.")
 
 
 def check_out(out: Path, replace: bool) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from training.problems import TrainingError
@@ -68,6 +69,104 @@ def decoder(size: int, channels: int, latent_dimension: int, width: int) -> kera
     return keras.Model(latents, convolution(channels, activation="tanh")(x), name="decoder")
 
 
+def chapter_encoder(size: int, channels: int, outputs: int) -> keras.Model:
+    """The chapter's: pictures (batch, size, size, channels) in -1..1 -> (batch, outputs) through two strided convolutions."""
+    pictures = keras.Input((size, size, channels), name="pictures")
+    x = pictures
+    for filters in (32, 64):
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")(x)
+    x = ops.reshape(x, (-1, math.prod(x.shape[1:])))
+    return keras.Model(pictures, layers.Dense(outputs)(x), name="encoder")
+
+
+def chapter_decoder(size: int, channels: int, latent_dimension: int) -> keras.Model:
+    """The chapter's: latents (batch, d) -> logits (batch, size, size, channels) of the brightness, through transposed convolutions.
+
+    Raises:
+        TrainingError: the side is no multiple of 4.
+    """
+    base, latents = _quarter(size), keras.Input((latent_dimension,), name="latents")
+    x = layers.Dense(base * base * 64, activation="relu")(latents)
+    x = layers.Reshape((base, base, 64))(x)
+    x = layers.Conv2DTranspose(32, 3, strides=2, padding="same", activation="relu")(x)
+    return keras.Model(latents, layers.Conv2DTranspose(channels, 3, strides=2, padding="same")(x), name="decoder")
+
+
+def from_logits(decoder: keras.Model) -> keras.Model:
+    """A decoder of pictures in -1..1 from one of logits of their brightness: 2 sigmoid(x) - 1 = tanh(x / 2)."""
+    return keras.Model(decoder.input, ops.tanh(decoder.output / 2), name="pictures")
+
+
+def dense_generator(x: Any, size: int, channels: int, width: int) -> Any:
+    """Vectors (batch, n) -> pictures (batch, size, size, channels) in -1..1 through three dense layers, each wider than the last."""
+    for units in (width, 2 * width, 4 * width):
+        x = leaky()(layers.Dense(units)(x))
+    return layers.Reshape((size, size, channels))(layers.Dense(size * size * channels, activation="tanh")(x))
+
+
+def dense_discriminator(x: Any, width: int) -> Any:
+    """Pictures (batch, size, size, channels) -> features (batch, width) through three dense layers, each narrower than the last."""
+    x = layers.Flatten()(x)
+    for units in (4 * width, 2 * width, width):
+        x = leaky()(layers.Dense(units)(x))
+    return x
+
+
+def convolutional_generator(x: Any, size: int, channels: int, width: int) -> Any:
+    """Vectors (batch, n) -> pictures (batch, size, size, channels) in -1..1: a small map, doubled and convolved until it fits."""
+    levels = halvings(size)
+    base = size // 2**levels
+    x = layers.Dense(base * base * width, name="base")(x)
+    x = leaky()(layers.Reshape((base, base, width))(x))
+    for level in range(levels):
+        filters = max(3 * width // 2 ** (level + 2), 8)
+        x = leaky()(convolution(filters)(double(x)))
+        if level < levels - 1:
+            x = leaky()(convolution(filters)(x))
+    return layers.Conv2D(channels, 3, padding="same", activation="tanh")(x)
+
+
+def convolutional_discriminator(x: Any, width: int) -> Any:
+    """Pictures (batch, size, size, channels) -> features (batch, 2 width) through strided convolutions."""
+    for level in range(halvings(x.shape[1])):
+        x = leaky()(convolution(min(width // 2 * 2**level, width), 4, strides=2)(x))
+    x = leaky()(convolution(width)(x))
+    return leaky()(layers.Dense(2 * width, kernel_initializer="he_normal")(layers.Flatten()(x)))
+
+
+def transposed_generator(x: Any, channels: int, width: int) -> Any:
+    """The chapter's DCGAN generator: a small map (batch, size / 4, size / 4, n), twice a transposed convolution and batch normalisation."""
+    for _ in range(2):
+        x = layers.Conv2DTranspose(width, 4, strides=2, padding="same")(x)
+        x = leaky()(layers.BatchNormalization()(x))
+    return layers.Conv2DTranspose(channels, 3, padding="same", activation="tanh")(x)
+
+
+def quarter_map(latents: Any, size: int, width: int) -> Any:
+    """Latents (batch, d) -> (batch, size / 4, size / 4, width), with which `transposed_generator` begins.
+
+    Raises:
+        TrainingError: the side is no multiple of 4.
+    """
+    base = _quarter(size)
+    return layers.Reshape((base, base, width))(leaky()(layers.Dense(base * base * width)(latents)))
+
+
+def _quarter(size: int) -> int:
+    if size % 4:
+        raise TrainingError(f"--image-size {size}: the chapter's networks need a multiple of 4.")
+    return size // 4
+
+
+def strided_discriminator(x: Any, width: int) -> Any:
+    """The chapter's DCGAN discriminator: pictures (batch, h, w, channels) -> features (batch, n). Its first layer is activated too."""
+    x = leaky()(layers.Conv2D(width // 2, 3, padding="same")(x))
+    for filters in (width, width, 2 * width):
+        x = layers.Conv2D(filters, 3, strides=2, padding="same")(x)
+        x = leaky()(layers.BatchNormalization()(x))
+    return layers.Flatten()(x)
+
+
 def from_pixels(size: int, channels: int, name: str = "images") -> tuple[Any, Any]:
     """The head of a serving graph: its uint8 input and the same as floats in -1..1."""
     pixels = keras.Input((size, size, channels), dtype="uint8", name=name)
@@ -82,3 +181,13 @@ def to_pixels(values: Any) -> Any:
 def serve(inputs: list[Any], outputs: dict[str, Any]) -> keras.Model:
     """A serving graph. Its output names are the keys."""
     return keras.Model({tensor.name: tensor for tensor in inputs}, outputs)
+
+
+def infer(model: keras.Model, *arrays: np.ndarray, batch_size: int = 500) -> list[np.ndarray]:
+    """What a network gives in inference mode: one array (n, ...) an output, from one array (n, ...) an input.
+
+    (Keras's own `predict` gives the memory of the variables away on JAX, so that they cannot be saved afterwards.)
+    """
+    starts = range(0, len(arrays[0]), batch_size)
+    parts = [keras.tree.flatten(model([array[start : start + batch_size] for array in arrays])) for start in starts]
+    return [np.concatenate([ops.convert_to_numpy(part) for part in output]) for output in zip(*parts, strict=True)]

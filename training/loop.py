@@ -21,9 +21,11 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from training.problems import TrainingError
+from training.step import device
 
 CHECKPOINT_SECONDS = 120.0
 REPORT_STEPS = 20
+SCALARS = "scalars.csv"
 
 
 class Interrupted(Exception):
@@ -49,13 +51,15 @@ class Run:
     """One training run: a folder for its checkpoint, sheets and scalars, and how it counts.
 
     Attributes:
-        folder: where `checkpoint.npz`, `samples/` and TensorBoard's events go.
+        folder: where `checkpoint.npz`, `scalars.csv`, `samples/` and TensorBoard's events go.
         seed: decides the initial weights, the order of the pictures and every noise.
         settings: what a resumed run has to agree with (recipe, data, configuration).
         resume: go on from `checkpoint.npz` rather than start afresh.
         overwrite: start afresh although there is the checkpoint of an unfinished run.
         steps_limit: end after so many steps an epoch, one epoch (a smoke run).
+        checkpoint_seconds: how much work a kill may lose.
         seconds, cpu_seconds: time spent so far, over all its sessions.
+        backend, device: what took the last steps.
     """
 
     folder: Path
@@ -64,10 +68,13 @@ class Run:
     resume: bool = False
     overwrite: bool = False
     steps_limit: int | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     quiet: bool = False
     step: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    backend: str = keras.config.backend()
+    device: str = field(default_factory=device)
 
     def generator(self, *key: int) -> np.random.Generator:
         """Randomness that belongs to a place in the run, such as a step, and to nothing before it."""
@@ -111,6 +118,7 @@ class Run:
             self._restore(variables)
         elif not self.overwrite:
             self._refuse_unfinished()
+        self._clear_later()
         progress = tqdm(total=steps * epochs, initial=self.step, disable=self.quiet, unit="step", smoothing=0.05)
         writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
         clock, saved, begun = _Clock(self), time.monotonic(), self.step
@@ -129,7 +137,7 @@ class Run:
                         self._report(writer, progress, scalars, epoch + 1, epochs)
                     if self.step % steps == 0 and sheet is not None:
                         self._draw(sheet(), self.step // steps)
-                    if stopped() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    if stopped() or time.monotonic() - saved > self.checkpoint_seconds:
                         clock.tick()
                         self._save(variables, plan, scalars)
                         saved = time.monotonic()
@@ -154,6 +162,29 @@ class Run:
         progress.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
         for name, value in values.items():
             writer.add_scalar(name, value, self.step)
+        with (self.folder / SCALARS).open("a") as file:
+            file.writelines(f"{self.step},{name},{value:.6g}\n" for name, value in values.items())
+
+    def _clear_later(self) -> None:
+        """Forgets the scalars and sheets of steps that are still to come: of an earlier run, or made after the last checkpoint."""
+        history = self.folder / SCALARS
+        lines = history.read_text().splitlines(keepends=True) if history.exists() else []
+        history.write_text("".join(line for line in lines if line.endswith("\n") and int(line.partition(",")[0]) <= self.step))
+        if self.step == 0:
+            for sheet in self.sheets():
+                sheet.unlink()
+
+    def scalars(self) -> dict[str, np.ndarray]:
+        """What was reported so far: by name, (n, 2) of step and value."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for line in (self.folder / SCALARS).read_text().splitlines():
+            step, name, value = line.split(",")
+            found.setdefault(name, []).append((float(step), float(value)))
+        return {name: np.array(points) for name, points in found.items()}
+
+    def sheets(self) -> list[Path]:
+        """The sheets of samples drawn so far, one an epoch, in order."""
+        return sorted((self.folder / "samples").glob("epoch-*.png"))
 
     def _draw(self, pixels: np.ndarray, epoch: int) -> None:
         folder = self.folder / "samples"
@@ -166,7 +197,8 @@ class Run:
 
     def _save(self, variables: Sequence[keras.Variable], plan: Plan, scalars: Mapping[str, Any]) -> None:
         self._finite(scalars)  # weights gone wrong do not replace a good checkpoint
-        state = {"step": self.step, "steps": plan.steps, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        state: dict[str, Any] = {"step": self.step, "steps": plan.steps, "seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        state |= {"backend": self.backend, "device": self.device}
         about = json.dumps({**state, "seed": self.seed, "settings": dict(self.settings)})
         arrays: dict[str, Any] = {f"{index:05d}": keras.ops.convert_to_numpy(variable) for index, variable in enumerate(variables)}
         unfinished = self.folder / "checkpoint.unfinished.npz"
@@ -211,6 +243,8 @@ class Run:
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
         self.step, self.seconds, self.cpu_seconds = about["step"], about["seconds"], about["cpu_seconds"]
+        if self.step >= about["steps"]:  # nothing is left to do here
+            self.backend, self.device = about.get("backend", self.backend), about.get("device", self.device)
 
 
 class _Clock:

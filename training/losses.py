@@ -29,3 +29,11 @@ def zero_centred_penalty(scores: Callable[[Any], Any], pictures: Any) -> Any:
     """
     _, gradient = input_gradient(scores, pictures)
     return ops.mean(ops.sum(ops.square(gradient), axis=(1, 2, 3)))
+
+
+def binary_cross_entropy(logits: Any, target: Any) -> Any:
+    """Cross-entropy of sigmoid(logits) against targets in 0..1 (one for all, or of the same shape), averaged.
+
+    From logits, so that nothing saturates.
+    """
+    return ops.mean(ops.softplus(logits) - target * logits)

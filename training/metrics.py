@@ -34,18 +34,26 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
     )
 
 
-def precision_recall(real: np.ndarray, generated: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
-    """Improved precision and recall (Kynkaanniemi et al. 2019): the share of generated points within the
-    real ones' k-th neighbour radii, and the share of real points within the generated ones'."""
+def manifold_figures(real: np.ndarray, generated: np.ndarray, near: int = 3, wide: int = 5) -> tuple[float, float, float, float]:
+    """Precision, recall, density and coverage of generated points, on balls that reach to a point's k-th neighbour.
+
+    Precision and recall (Kynkaanniemi et al. 2019, k = `near`): the share of generated points within some real point's
+    ball, and of real points within some generated one's. Density and coverage (Naeem et al. 2020, section 3, k = `wide`),
+    which an outlier among the real points does not move: how many real balls a generated point lies in, over k (above 1 where
+    generated points crowd where real ones are dense), and the share of real points with a generated one in their ball.
+    """
     distances = pairwise_distances(real, generated)
-    radii = _radii(real, neighbours), _radii(generated, neighbours)
-    precision = (distances <= radii[0][:, None]).any(axis=0).mean()
-    recall = (distances <= radii[1][None, :]).any(axis=1).mean()
-    return float(precision), float(recall)
+    within, own = _radii(real, (near, wide)), _radii(generated, (near,))
+    precision = (distances <= within[0][:, None]).any(axis=0).mean()
+    recall = (distances <= own[0][None, :]).any(axis=1).mean()
+    inside = distances <= within[1][:, None]
+    return float(precision), float(recall), float(inside.sum(axis=0).mean() / wide), float(inside.any(axis=1).mean())
 
 
-def _radii(points: np.ndarray, neighbours: int) -> np.ndarray:
-    return np.asarray(np.partition(pairwise_distances(points, points), neighbours, axis=1)[:, neighbours])
+def _radii(points: np.ndarray, neighbours: tuple[int, ...]) -> list[np.ndarray]:
+    """The distance of each point to its k-th neighbour among the others, for each k (the 0-th is the point itself)."""
+    ordered = np.partition(pairwise_distances(points, points), neighbours, axis=1)
+    return [ordered[:, k] for k in neighbours]
 
 
 def pairwise_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -60,10 +68,13 @@ def mean_pairwise_distance(points: np.ndarray) -> float:
     return float(pairwise_distances(points, points).sum() / (number * (number - 1)))
 
 
-def nearest_distances(queries: np.ndarray, references: np.ndarray, chunk: int = 500) -> np.ndarray:
-    """The distance of each query to its nearest reference (n,)."""
-    parts = [queries[start : start + chunk] for start in range(0, len(queries), chunk)]
-    return np.concatenate([pairwise_distances(part, references).min(axis=1) for part in parts])
+def nearest(queries: np.ndarray, references: np.ndarray, chunk: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """The distance of each query to its nearest reference (n,), and which that is (n,)."""
+    distances, indices = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
+    for start in range(0, len(queries), chunk):
+        found = pairwise_distances(queries[start : start + chunk], references)
+        indices[start : start + chunk], distances[start : start + chunk] = found.argmin(axis=1), found.min(axis=1)
+    return distances, indices
 
 
 def neighbour_accuracy(points: np.ndarray, labels: np.ndarray, queries: np.ndarray, answers: np.ndarray, neighbours: int = 5) -> float:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from service.contract.manifest import read
 from training.data import Dataset
-from training.evaluate import served
 from training.loop import contact_sheet
 from training.problems import TrainingError
+from training.served import served
 
 SIDE = 20
 REACH = 2.5

@@ -16,6 +16,7 @@ that both backends see the same numbers and a resumed run needs nothing but its 
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -122,6 +123,15 @@ class Step:
             return scalars
 
         return call
+
+
+def device() -> str:
+    """What the steps run on, such as `x86_64 CPU` or `NVIDIA H100 80GB HBM3`."""
+    if _BACKEND == "jax":
+        first = jax.devices()[0]
+        return f"{platform.machine()} CPU" if first.platform == "cpu" else str(first.device_kind)
+    gpus = tf.config.list_physical_devices("GPU")
+    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")) if gpus else f"{platform.machine()} CPU"
 
 
 def averaging(steps: int, momentum: float = 0.999) -> float:

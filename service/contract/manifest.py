@@ -71,6 +71,9 @@ class Graph(Part):
 
 
 class TrainingData(Part):
+    """`source` is what `--data` of the training package named, such as `mnist`."""
+
+    source: str
     title: str
     license: str
     origin: str
@@ -152,11 +155,14 @@ class Manifest(Part):
         return self
 
     def _check_input(self, port: Port) -> None:
-        """What the service puts into a port has to be declared: pictures by `fit`, latents by their width, labels by `classes`."""
+        """What the service puts into a port has to be declared: pictures by `fit`, latents by their width, labels by `classes`.
+        Noise is a vector of any width."""
         if port.name == "images" and (self.fit is None or port.item != (self.fit.height, self.fit.width, self.fit.channels)):
             raise ValueError(f"a graph takes images of {port.item}, but fit does not give such")
         if port.name == "latents" and port.item != (self.latent_dimension,):
             raise ValueError(f"a graph takes latents of {port.item}, but latent_dimension is {self.latent_dimension}")
+        if port.name == "noise" and len(port.item) != 1:
+            raise ValueError(f"a graph takes noise of {port.item}, which is no vector")
         if port.name == "labels" and not self.classes:
             raise ValueError("a graph takes labels, but there are no classes")
 

@@ -17,8 +17,17 @@ from service.settings import Settings
 
 logger = logging.getLogger("atelier")
 
-Roles = Mapping[str, tuple[frozenset[str], frozenset[str]]]
-"""What a task wants of the graph in each role: the names of its inputs and outputs."""
+
+@dataclass(frozen=True)
+class Role:
+    """What a task wants of the graph in one of its roles: the names of its inputs and outputs."""
+
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+    required: bool = True
+
+
+Roles = Mapping[str, Role]
 
 
 class LoadError(Exception):
@@ -216,15 +225,20 @@ class Store:
         for task, roles in manifest.tasks.items():
             if task not in self.tasks:
                 raise LoadError(f"{where}: this server has no task {task}", blocks)
-            for role, (inputs, outputs) in self.tasks[task].items():
-                if role not in roles:
-                    raise LoadError(f"{where}: the task {task} lacks the role {role}", blocks)
-                graph = manifest.graphs[roles[role]]
-                found = {port.name for port in graph.inputs}, {port.name for port in graph.outputs}
-                if found[0] != inputs or found[1] != outputs:
+            wanted = self.tasks[task]
+            if unknown := roles.keys() - wanted.keys():
+                raise LoadError(f"{where}: the task {task} has no role {', '.join(sorted(unknown))}", blocks)
+            for name, role in wanted.items():
+                if name not in roles:
+                    if role.required:
+                        raise LoadError(f"{where}: the task {task} lacks the role {name}", blocks)
+                    continue
+                graph = manifest.graphs[roles[name]]
+                found = frozenset(port.name for port in graph.inputs), frozenset(port.name for port in graph.outputs)
+                if found != (role.inputs, role.outputs):
                     raise LoadError(
-                        f"{where}: the {role} of {task} takes {sorted(inputs)} and gives {sorted(outputs)}, "
-                        f"but {roles[role]} takes {sorted(found[0])} and gives {sorted(found[1])}",
+                        f"{where}: the {name} of {task} takes {sorted(role.inputs)} and gives {sorted(role.outputs)}, "
+                        f"but {roles[name]} takes {sorted(found[0])} and gives {sorted(found[1])}",
                         blocks,
                     )
 

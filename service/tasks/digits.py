@@ -12,10 +12,11 @@ from starlette.responses import Response
 from service import bodies, media
 from service.call import Call, CurrentCall, dimension_of, latents_given
 from service.contract.manifest import Manifest
+from service.engine.store import Role
 from service.problems import invalid
 
 TASK = "digits"
-ROLES = {"decoder": (frozenset({"latents", "labels"}), frozenset({"images"}))}
+ROLES = {"decoder": Role(frozenset({"latents", "labels"}), frozenset({"images"}))}
 
 router = APIRouter(tags=[TASK])
 

@@ -10,9 +10,10 @@ from starlette.responses import Response
 
 from service import bodies
 from service.call import CurrentCall
+from service.engine.store import Role
 
 TASK = "embed"
-ROLES = {"encoder": (frozenset({"images"}), frozenset({"embedding"}))}
+ROLES = {"encoder": Role(frozenset({"images"}), frozenset({"embedding"}))}
 
 router = APIRouter(tags=[TASK])
 

@@ -12,9 +12,13 @@ from starlette.responses import Response
 from service import bodies, media
 from service.call import Call, CurrentCall, dimension_of, latents_given
 from service.engine import latents
+from service.engine.store import Model, Role
 
 TASK = "generate"
-ROLES = {"decoder": (frozenset({"latents"}), frozenset({"images"}))}
+ROLES = {
+    "prior": Role(frozenset({"noise"}), frozenset({"latents"}), required=False),
+    "decoder": Role(frozenset({"latents"}), frozenset({"images"})),
+}
 
 router = APIRouter(tags=[TASK])
 
@@ -47,6 +51,13 @@ class GenerateRequest(bodies.Body):
             raise ValueError("steps belongs to between")
         return self
 
+    @property
+    def asked(self) -> int:
+        """How many pictures."""
+        if self.between is not None:
+            return self.steps
+        return self.n if self.latents is None else len(self.latents)
+
 
 class GenerateAnswer(BaseModel):
     images: list[str] = Field(description="base64 PNGs")
@@ -67,10 +78,10 @@ async def generate(call: CurrentCall, request: Annotated[GenerateRequest, bodies
     """
     accepted = call.accepts(media.JSON)
     model = call.model(TASK, request.model)
-    points, seed = _points(call, request, dimension_of(model))
     height, width = model.manifest.picture_size(TASK, "decoder")
-    columns = len(points) if request.between or accepted == media.JSON else media.sheet_columns(len(points))
-    call.room_for(height * -(-len(points) // columns), width * columns, accepted)
+    columns = request.asked if request.between or accepted == media.JSON else media.sheet_columns(request.asked)
+    call.room_for(height * -(-request.asked // columns), width * columns, accepted)
+    points, seed = await _latents(call, request, model)
     images = (await call.run(model, TASK, "decoder", latents=points))["images"]
     if accepted != media.JSON:
         lay_out = media.side_by_side if request.between else media.contact_sheet
@@ -78,14 +89,24 @@ async def generate(call: CurrentCall, request: Annotated[GenerateRequest, bodies
     return call.json(GenerateAnswer(images=await call.base64(images), latents=points.tolist(), seed=seed, model=model.name))
 
 
-def _points(call: Call, request: GenerateRequest, dimension: int) -> tuple[np.ndarray, int | None]:
+async def _latents(call: Call, request: GenerateRequest, model: Model) -> tuple[np.ndarray, int | None]:
+    """Latents of the decoder (n, d), and the seed, if one number decides them.
+
+    Given latents are the decoder's own, and so is noise, unless the model has a prior that maps noise to latents. Between
+    two seeds the way goes through the noise, so that every step of it lies where the model draws well.
+    """
     if request.latents is not None:
-        return latents_given(request.latents, dimension), None
+        return latents_given(request.latents, dimension_of(model)), None
+    if request.between is not None and isinstance(request.between[0], list):
+        first, last = latents_given([end for end in request.between if isinstance(end, list)], dimension_of(model), "between")
+        return latents.between(first, last, request.steps), None
+    roles = model.manifest.tasks[TASK]
+    dimension = model.manifest.graphs[roles["prior"]].inputs[0].item[0] if "prior" in roles else dimension_of(model)
     if request.between is None:
-        return call.noise(request.seed, request.n, dimension, request.truncation)
-    first, last = request.between
-    if isinstance(first, list) and isinstance(last, list):
-        ends = latents_given([first, last], dimension, "between")
+        noise, seed = call.noise(request.seed, request.n, dimension, request.truncation)
     else:
-        ends = np.concatenate([latents.draw(seed, 1, dimension, request.truncation) for seed in (first, last) if isinstance(seed, int)])
-    return latents.between(ends[0], ends[1], request.steps), None
+        first, last = (latents.draw(end, 1, dimension, request.truncation)[0] for end in request.between if isinstance(end, int))
+        noise, seed = latents.between(first, last, request.steps), None
+    if "prior" in roles:
+        noise = (await call.run(model, TASK, "prior", noise=noise))["latents"]
+    return noise, seed

@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from service import bodies, media
 from service.call import CurrentCall
+from service.engine.store import Role
 
 TASK = "reconstruct"
 ROLES = {
-    "encoder": (frozenset({"images"}), frozenset({"embedding"})),
-    "decoder": (frozenset({"latents"}), frozenset({"images"})),
+    "encoder": Role(frozenset({"images"}), frozenset({"embedding"})),
+    "decoder": Role(frozenset({"latents"}), frozenset({"images"})),
 }
 
 router = APIRouter(tags=[TASK])

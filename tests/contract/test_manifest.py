@@ -41,7 +41,7 @@ def valid() -> dict[str, Any]:
             "device": "CPU",
             "backend": "tensorflow",
             "command": "python -m training fit vae",
-            "data": {"title": "t", "license": "l", "origin": "o"},
+            "data": {"source": "mnist", "title": "t", "license": "l", "origin": "o"},
         },
     }
 

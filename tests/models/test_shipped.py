@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support import MODELS, ROOT
 
 from service.contract import images
@@ -64,10 +66,26 @@ def test_figures_were_measured(manifest: Manifest) -> None:
     )
 
 
-def test_the_readme_has_the_table_of_the_manifests() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert card.replace_table(readme, [read(folder) for folder in FOLDERS]) == readme, "stale: run python -m training cards"
+@pytest.mark.parametrize("document", card.TABLES)
+def test_the_documents_have_the_tables_of_the_manifests(document: str) -> None:
+    text = (ROOT / document).read_text()
+    assert card.with_table(document, text, [read(folder) for folder in FOLDERS]) == text, "stale: run python -m training cards"
 
 
-def test_the_graphs_are_small_enough_to_ship() -> None:
-    assert sum(path.stat().st_size for path in MODELS.glob("*/*.onnx")) < 15e6
+def test_the_graphs_are_small_enough_to_ship(folder: Path) -> None:
+    assert sum(path.stat().st_size for path in folder.glob("*.onnx")) < 6e6
+
+
+def test_the_report_is_of_this_model(folder: Path, manifest: Manifest) -> None:
+    report = json.loads((folder / card.REPORT).read_text())
+    assert (report["model"], report["digest"]) == (manifest.name, manifest.digest)
+    assert {name: figure["value"] for name, figure in report["figures"].items()} == {n: m.value for n, m in manifest.metrics.items()}
+
+
+def test_the_pictures_open(folder: Path) -> None:
+    pictures = list((folder / card.PICTURES).iterdir())
+    assert pictures
+    for path in pictures:
+        with Image.open(path) as picture:
+            picture.load()
+            assert path.suffix != ".webp" or picture.n_frames > 1

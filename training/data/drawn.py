@@ -19,6 +19,7 @@ def load(number: int = 320) -> Dataset:
     train, validation, test = (Split(images[cut], labels[cut]) for cut in cuts)
     return Dataset(
         name="drawn",
+        source="drawn",
         train=train,
         validation=validation,
         test=test,

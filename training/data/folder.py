@@ -64,6 +64,7 @@ def load(path: Path, image_size: int, channels: int) -> Dataset:
     train, held_out, figures = (Split(np.stack(pictures)[mask], np.array(labels, np.int32)[mask]) for mask in chosen)
     return Dataset(
         name="folder",
+        source=f"folder:{path}",
         train=train,
         validation=held_out,
         test=figures,

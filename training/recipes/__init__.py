@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from training.problems import TrainingError
 
-NAMES = ("autoencoder", "cdcgan", "vae")
+NAMES = ("autoencoder", "cdcgan", "cgan", "dcgan", "gan", "vae")
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Recipe(Protocol):
     Attributes:
         TASKS: the operations that its models serve, each with the graph that plays each role.
         ABOUT: for the card.
-        Config: a frozen dataclass; its fields are the options of the command line.
+        Config: a frozen dataclass; its fields are the options of the command line. `variant` is `improved` or `chapter`.
+        CHAPTER: the Config that `--variant chapter` begins with.
     """
 
     TASKS: dict[str, dict[str, str]]
     ABOUT: About
     Config: type[Any]
+    CHAPTER: Any
 
     def train(self, config: Any, data: Any, run: Any) -> Any:
         """Trains, or goes on training, and returns the trained networks."""
