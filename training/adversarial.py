@@ -101,7 +101,7 @@ def train(draw: keras.Model, judge: keras.Model, config: Settings, data: Dataset
 
     def sheet() -> np.ndarray:
         with draw_step.averaged():
-            return contact_sheet(to_pixels(infer(draw, shown, *labels)[0]), columns)
+            return contact_sheet(to_pixels(infer(draw, [shown, *labels])[0]), columns)
 
     variables = [*draw.variables, *judge.variables, *judge_step.variables, *draw_step.variables]
     run.fit(step, plan, variables=variables, sheet=sheet)

@@ -183,11 +183,14 @@ def serve(inputs: list[Any], outputs: dict[str, Any]) -> keras.Model:
     return keras.Model({tensor.name: tensor for tensor in inputs}, outputs)
 
 
-def infer(model: keras.Model, *arrays: np.ndarray, batch_size: int = 500) -> list[np.ndarray]:
-    """What a network gives in inference mode: one array (n, ...) an output, from one array (n, ...) an input.
+def infer(model: keras.Model, inputs: Any, batch_size: int = 500) -> list[np.ndarray]:
+    """What a network gives in inference mode: one array (n, ...) an output, from its input (n, ...) or a list of its inputs.
 
     (Keras's own `predict` gives the memory of the variables away on JAX, so that they cannot be saved afterwards.)
     """
-    starts = range(0, len(arrays[0]), batch_size)
-    parts = [keras.tree.flatten(model([array[start : start + batch_size] for array in arrays])) for start in starts]
-    return [np.concatenate([ops.convert_to_numpy(part) for part in output]) for output in zip(*parts, strict=True)]
+    number = len(keras.tree.flatten(inputs)[0])
+    parts = []
+    for start in range(0, number, batch_size):
+        batch = keras.tree.map_structure(lambda array: array[start : start + batch_size], inputs)  # noqa: B023
+        parts.append([ops.convert_to_numpy(part) for part in keras.tree.flatten(model(batch))])
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]

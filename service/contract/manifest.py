@@ -150,17 +150,18 @@ class Manifest(Part):
         for task in self.default_for:
             if task not in self.tasks:
                 raise ValueError(f"default for {task}, which is not among the tasks")
-        for port in (port for graph in self.graphs.values() for port in graph.inputs):
+        graphs = self.graphs.values()
+        for port in (port for graph in graphs for port in graph.inputs):
             self._check_input(port)
+        for port in (port for graph in graphs for port in (*graph.inputs, *graph.outputs)):
+            if port.name == "latents" and port.item != (self.latent_dimension,):
+                raise ValueError(f"a graph has latents of {port.item}, but latent_dimension is {self.latent_dimension}")
         return self
 
     def _check_input(self, port: Port) -> None:
-        """What the service puts into a port has to be declared: pictures by `fit`, latents by their width, labels by `classes`.
-        Noise is a vector of any width."""
+        """What the service puts into a port has to be declared: pictures by `fit`, labels by `classes`. Noise is a vector of any width."""
         if port.name == "images" and (self.fit is None or port.item != (self.fit.height, self.fit.width, self.fit.channels)):
             raise ValueError(f"a graph takes images of {port.item}, but fit does not give such")
-        if port.name == "latents" and port.item != (self.latent_dimension,):
-            raise ValueError(f"a graph takes latents of {port.item}, but latent_dimension is {self.latent_dimension}")
         if port.name == "noise" and len(port.item) != 1:
             raise ValueError(f"a graph takes noise of {port.item}, which is no vector")
         if port.name == "labels" and not self.classes:

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from service.contract.manifest import Manifest, ManifestError, Metric, read, write
 
 IMAGES = {"name": "images", "dtype": "uint8", "shape": ["batch", 28, 28, 1]}
+NOISE = {"name": "noise", "dtype": "float32", "shape": ["batch", 4, 4]}
+WIDE = {"name": "latents", "dtype": "float32", "shape": ["batch", 9]}
 LABELS = {"name": "labels", "dtype": "int32", "shape": ["batch"]}
 
 
@@ -77,6 +79,8 @@ def test_written_and_read_again_it_is_the_same(tmp_path: Path) -> None:
             "fit",
         ),
         ({"graphs": {"decoder": {**valid()["graphs"]["decoder"], "inputs": [LABELS]}}}, "classes"),
+        ({"graphs": {"decoder": {**valid()["graphs"]["decoder"], "inputs": [NOISE]}}}, "noise"),
+        ({"graphs": {**valid()["graphs"], "prior": {**valid()["graphs"]["decoder"], "outputs": [WIDE]}}}, "latent_dimension"),
     ],
 )
 def test_what_breaks_the_schema_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

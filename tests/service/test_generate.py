@@ -7,7 +7,11 @@ import base64
 import httpx
 import numpy as np
 import pytest
-from support import pixels
+from support import MODELS, pixels
+
+from service.contract.manifest import read
+from service.engine import latents
+from service.engine.session import Placement, Session, usable_cores
 
 
 def ask(client: httpx.Client, **body: object) -> dict[str, object]:
@@ -23,7 +27,7 @@ def test_one_picture_by_default(client: httpx.Client) -> None:
 
 def test_every_model_that_generates_can_be_asked_for(client: httpx.Client) -> None:
     listed = [entry for entry in client.get("/v1/models").json()["models"] if entry["task"] == "generate"]
-    assert {"autoencoder", "vae-map", "vae"} <= {entry["name"] for entry in listed}
+    assert {"autoencoder", "dcgan", "dcgan-fashion", "gan", "vae-fashion", "vae-map", "vae"} <= {entry["name"] for entry in listed}
     for entry in listed:
         body = ask(client, model=entry["name"], n=3, seed=1)
         assert np.array(body["latents"]).shape == (3, entry["latent_dimension"])
@@ -45,10 +49,28 @@ def test_between_walks_from_one_end_to_the_other(client: httpx.Client, kind: str
     between = [1, 2] if kind == "seeds" else [end["latents"][0] for end in ends]
     body = ask(client, between=between, steps=7)
     assert len(body["images"]) == 7
+    assert [body["images"][0], body["images"][-1]] == [end["images"][0] for end in ends]
     points = np.array(body["latents"])
-    assert points[[0, -1]].tolist() == [end["latents"][0] for end in ends]
+    np.testing.assert_allclose(points[[0, -1]], [end["latents"][0] for end in ends], atol=1e-5)
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    assert steps.max() < 1.5 * steps.min()
+    if kind == "latents":  # between seeds it is the noise that moves evenly; the prior bends the way
+        assert steps.max() < 1.5 * steps.min()
+    assert steps.min() > 0
+
+
+def test_a_prior_maps_the_seeds_noise_to_the_decoders_latents(client: httpx.Client) -> None:
+    manifest = read(MODELS / "vae")
+    graph = manifest.graphs["prior"]
+    prior = Session(MODELS / "vae" / graph.file, graph, Placement("cpu", usable_cores()))
+    expected = prior.run({"noise": latents.draw(5, 9, graph.inputs[0].item[0], truncation=0.8)})["latents"]
+    body = ask(client, model="vae", n=9, seed=5, truncation=0.8)
+    np.testing.assert_allclose(body["latents"], expected, atol=1e-6)
+    assert ask(client, model="vae", latents=body["latents"])["images"] == body["images"]
+
+
+def test_what_reconstruct_embeds_generate_decodes(client: httpx.Client, digit: bytes) -> None:
+    answer = client.post("/v1/reconstruct", files={"image": digit}, headers={"Accept": "application/json"}).json()
+    assert ask(client, model=answer["model"], latents=[answer["embedding"]])["images"] == [answer["image"]]
 
 
 def test_as_one_picture_a_square_sheet_and_a_strip(client: httpx.Client) -> None:

@@ -45,7 +45,15 @@ def change(folder: Path, **changes: object) -> None:
         (lambda folder: change(folder, name="other"), ["manifest.json", "other"]),
         (lambda folder: change(folder, tasks={"fly": {"decoder": "decoder"}}, default_for=[]), ["manifest.json", "no task fly"]),
         (lambda folder: change(folder, tasks={"embed": {"encoder": "decoder"}}, default_for=[]), ["manifest.json", "encoder of embed"]),
-        (lambda folder: change(folder, tasks={"digits": {}}, default_for=[]), ["manifest.json", "role decoder"]),
+        (lambda folder: change(folder, tasks={"digits": {}}, default_for=[]), ["manifest.json", "lacks the role decoder"]),
+        (
+            lambda folder: change(folder, tasks={"digits": {"decoder": "decoder", "prior": "decoder"}}, default_for=[]),
+            ["manifest.json", "no role prior"],
+        ),
+        (
+            lambda folder: change(folder, tasks={"generate": {"decoder": "decoder", "prior": "decoder"}}, default_for=[]),
+            ["manifest.json", "prior of generate"],
+        ),
     ],
 )
 def test_a_bad_folder_is_named_and_the_others_serve(start: Callable[..., Server], tmp_path: Path, damage: Damage, said: list[str]) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ Failure = Callable[..., str]
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "training", *arguments]
+
+
+def about(checkpoint: Path) -> dict[str, Any]:
+    with np.load(checkpoint) as stored:
+        return dict(json.loads(str(stored["about"])))
 
 
 def environment() -> dict[str, str]:
@@ -65,20 +71,26 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "parts"
 
 
-@pytest.mark.parametrize("recipe", ["autoencoder", "cdcgan", "vae"])
-def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, start: type[Server]) -> None:
-    result = run(tmp_path, "fit", recipe, "--smoke", "--out", f"served/{recipe}")
+@pytest.mark.parametrize("variant", ["improved", "chapter"])
+@pytest.mark.parametrize("recipe", ["autoencoder", "cdcgan", "cgan", "dcgan", "gan", "vae"])
+def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, variant: str, start: type[Server]) -> None:
+    # the chapter's convolutional networks are wide: a narrow one takes the same path
+    narrow = ["--width", "8"] if variant == "chapter" and recipe in ("dcgan", "cdcgan") else []
+    result = run(tmp_path, "fit", recipe, "--smoke", "--variant", variant, *narrow, "--out", f"served/{recipe}")
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "served" / recipe
     manifest = read(folder)
+    assert manifest.training.variant == variant
+    assert ("prior" in manifest.graphs) == (recipe == "vae" and variant == "improved")
     assert {"README.md", "manifest.json", "samples.png", "golden"} <= {path.name for path in folder.iterdir()}
+    assert {"losses.png", "epochs.webp"} <= {path.name for path in (folder / "pictures").iterdir()}
     runs = tmp_path / "runs" / "smoke" / recipe
     assert (runs / "checkpoint.npz").exists()
     assert list((runs / "samples").glob("epoch-*.png"))
     assert list((runs / "tensorboard").iterdir())
     server = start(ATELIER_MODELS=str(folder.parent))
     assert server.until_loaded().status_code == 200
-    body: dict[str, object] = {"digits": "407"} if recipe == "cdcgan" else {"n": 3}
+    body: dict[str, object] = {"digits": "407"} if "digits" in manifest.tasks else {"n": 3}
     answer = server.client.post(f"/v1/{next(t for t in ('digits', 'generate') if t in manifest.tasks)}", json=body)
     assert len(answer.json()["images"]) == 3
 
@@ -104,6 +116,54 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         assert json.loads(str(one["about"]))["step"] == json.loads(str(other["about"]))["step"] == 60 * (192 // 32)
         names = [name for name in one.files if name != "about"]
         assert all(np.allclose(one[name], other[name], atol=1e-3) for name in names)
+
+
+@pytest.mark.parametrize("recipe", ["vae", "dcgan"])
+def test_a_run_killed_in_mid_epoch_ends_as_an_unbroken_one(tmp_path: Path, recipe: str) -> None:
+    options = ["fit", recipe, "--data", "drawn", "--batch-size", "32", "--width", "16", "--epochs", "10", "--checkpoint-seconds", "0.2"]
+    options += ["--prior-epochs", "10"] if recipe == "vae" else ["--discriminator-steps", "2"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    assert run(whole, *options).returncode == 0
+    process = subprocess.Popen(command(*options), cwd=parts, env=environment(), stderr=subprocess.DEVNULL)
+    checkpoint = parts / "runs" / recipe / "checkpoint.npz"
+    step, deadline = 0, time.monotonic() + 100
+    while (step < 10 or step % 6 == 0) and time.monotonic() < deadline:  # 6 steps an epoch
+        time.sleep(0.01)
+        if checkpoint.exists():
+            step = about(checkpoint)["step"]
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    killed = about(checkpoint)
+    assert 0 < killed["step"] < killed["steps"]
+    resumed = run(parts, *options, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    unbroken = whole / "runs" / recipe / "checkpoint.npz"
+    assert about(checkpoint)["step"] == about(unbroken)["step"] == about(unbroken)["steps"]
+    with np.load(unbroken) as one, np.load(checkpoint) as other:
+        names = [name for name in one.files if name != "about"]
+        assert names == [name for name in other.files if name != "about"]
+        for name in names:  # weights, and the optimizers' moments, averages and counters
+            np.testing.assert_allclose(other[name], one[name], atol=1e-3, rtol=1e-2)
+    lines = [(folder / "runs" / recipe / "scalars.csv").read_text().splitlines() for folder in (whole, parts)]
+    assert [line.rpartition(",")[0] for line in lines[0]] == [line.rpartition(",")[0] for line in lines[1]]
+
+
+def test_a_run_on_jax_is_exported_by_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    result = run(tmp_path, "fit", "gan", "--smoke")
+    assert result.returncode == 0, result.stderr
+    manifest = read(tmp_path / "runs" / "smoke" / "models" / "gan")
+    assert manifest.training.backend == "jax"
+    assert manifest.training.steps == 4
+
+
+def test_variants_begin_with_their_own_defaults(tmp_path: Path) -> None:
+    options = ["fit", "gan", "--data", "drawn", "--epochs", "1", "--batch-size", "32"]
+    assert run(tmp_path, *options, "--variant", "chapter", "--width", "16", "--out", "models/plain").returncode == 0
+    config = read(tmp_path / "models" / "plain").training.config
+    assert (config["latent_dimension"], config["learning_rate"], config["width"]) == (512, 2e-4, 16)
 
 
 def test_export_makes_the_same_model_of_a_finished_run(tmp_path: Path) -> None:
@@ -147,6 +207,10 @@ def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures:
         (["fit", "vae", "--data", "mnist:missing.npz"], "missing.npz"),
         (["fit", "vae", "--data", "mnist:text.npz"], "is not mnist.npz"),
         (["fit", "vae", "--data", "imagenet"], "Sources: mnist"),
+        (["fit", "vae", "--data", "fashion:nowhere"], "install Debian's dataset-fashion-mnist"),
+        (["fit", "vae", "--variant", "fancy"], "invalid choice"),
+        (["fit", "gan", "--variant", "chapter", "--data", "drawn", "--batch-size", "5000"], "lower --batch-size"),
+        (["fit", "dcgan", "--variant", "chapter", "--data", f"folder:{pictures}", "--image-size", "30"], "multiple of 4"),
         (["fit", "vae", "--data", "folder:nowhere"], "no such folder"),
         (["fit", "vae", "--data", "folder:empty"], "at least 8"),
         (["fit", "vae", "--data", f"folder:{pictures}", "--image-size", "50"], "multiple of"),
@@ -173,8 +237,9 @@ def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures:
         assert said in line, (arguments, line)
 
 
-def test_cdcgan_without_classes_says_how_to_give_some(pictures: Path, failure: Failure) -> None:
-    line = failure("fit", "cdcgan", "--data", f"folder:{pictures / 'light'}", "--image-size", "32")
+@pytest.mark.parametrize("recipe", ["cdcgan", "cgan"])
+def test_without_classes_a_conditional_model_says_how_to_give_some(pictures: Path, failure: Failure, recipe: str) -> None:
+    line = failure("fit", recipe, "--data", f"folder:{pictures / 'light'}", "--image-size", "32")
     assert "subfolder" in line
 
 
@@ -250,9 +315,17 @@ def test_evaluate_measures_through_the_server_into_manifest_and_card(tmp_path: P
     assert result.returncode == 0, result.stderr
     after = read(tmp_path / "models" / "tiny")
     assert after.digest == before.digest
-    assert {"neighbour_accuracy", "reconstruction_psnr", "nearest_training_distance_pixels"} == after.metrics.keys()
+    assert {
+        "neighbour_accuracy",
+        "reconstruction_psnr",
+        "nearest_training_distance_pixels",
+        "milliseconds_per_picture",
+        "milliseconds_alone",
+    } == after.metrics.keys()
     assert 0.1 < after.metrics["neighbour_accuracy"].value <= 1
-    assert after.metrics["reconstruction_psnr"].command == "python -m training evaluate tiny --data drawn"
+    assert after.metrics["reconstruction_psnr"].command == "python -m training evaluate tiny"  # it was trained on drawn digits
+    report = json.loads((tmp_path / "models" / "tiny" / "report.json").read_text())
+    assert (report["digest"], report["figures"].keys()) == (after.digest, after.metrics.keys())
     assert "PSNR of reconstructed test pictures" in (tmp_path / "models" / "tiny" / "README.md").read_text()
     assert "reconstruction psnr" in result.stdout
 
@@ -270,5 +343,5 @@ def test_evaluate_measures_a_running_server(server: Server, tmp_path: Path, fail
 def test_list_names_recipes_and_sources(tmp_path: Path) -> None:
     result = run(tmp_path, "list")
     assert result.returncode == 0
-    for name in ("autoencoder", "cdcgan", "vae", "mnist", "folder"):
+    for name in ("autoencoder", "cdcgan", "cgan", "dcgan", "gan", "vae", "mnist", "fashion", "folder"):
         assert name in result.stdout

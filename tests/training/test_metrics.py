@@ -39,19 +39,47 @@ def test_kernel_distance_is_unbiased(random: np.random.Generator) -> None:
 def test_precision_and_recall_tell_what_is_missing(random: np.random.Generator) -> None:
     real = np.concatenate([random.standard_normal((300, 2)), random.standard_normal((300, 2)) + 20])
     half = random.standard_normal((600, 2))
-    precision, recall = metrics.precision_recall(real, half)
+    precision, recall, density, coverage = metrics.manifold_figures(real, half)
     assert precision > 0.9
     assert 0.4 < recall < 0.6
-    precision, recall = metrics.precision_recall(real, np.concatenate([half, half + 20, half - 50]))
+    assert 0.4 < coverage < 0.6
+    assert density > 0.7
+    precision, recall, density, coverage = metrics.manifold_figures(real, np.concatenate([half, half + 20, half - 50]))
     assert precision < 0.75
     assert recall > 0.9
+    assert coverage > 0.9
+    assert 0.5 < density < 0.8
+
+
+def test_manifold_figures_by_their_definitions(random: np.random.Generator) -> None:
+    real, generated = random.standard_normal((30, 3)), random.standard_normal((40, 3)) * 1.5
+
+    def radius(points: np.ndarray, index: int, k: int) -> float:
+        return float(np.sort(np.linalg.norm(points - points[index], axis=1))[k])  # the 0-th is the point itself
+
+    def inside(points: np.ndarray, others: np.ndarray, k: int) -> np.ndarray:
+        return np.array([[np.linalg.norm(other - point) <= radius(points, i, k) for other in others] for i, point in enumerate(points)])
+
+    near, own, wide = inside(real, generated, 2), inside(generated, real, 2), inside(real, generated, 4)
+    expected = near.any(axis=0).mean(), own.any(axis=0).mean(), wide.sum() / (4 * len(generated)), wide.any(axis=1).mean()
+    assert metrics.manifold_figures(real, generated, near=2, wide=4) == pytest.approx(expected)
+
+
+def test_an_outlier_inflates_precision_but_not_density(random: np.random.Generator) -> None:
+    real = np.concatenate([random.standard_normal((500, 2)), [[40.0, 0.0]]])
+    generated = np.concatenate([random.standard_normal((250, 2)), random.standard_normal((250, 2)) + np.array([20.0, 0.0])])
+    precision, _, density, _ = metrics.manifold_figures(real, generated)
+    assert precision > 0.95
+    assert density < 0.75
 
 
 def test_distances(random: np.random.Generator) -> None:
     points, others = random.standard_normal((40, 5)), random.standard_normal((70, 5))
     expected = np.linalg.norm(points[:, None] - others[None], axis=-1)
     np.testing.assert_allclose(metrics.pairwise_distances(points, others), expected, atol=1e-6)
-    np.testing.assert_allclose(metrics.nearest_distances(points, others, chunk=7), expected.min(axis=1), atol=1e-6)
+    distances, indices = metrics.nearest(points, others, chunk=7)
+    np.testing.assert_allclose(distances, expected.min(axis=1), atol=1e-6)
+    assert indices.tolist() == expected.argmin(axis=1).tolist()
     assert metrics.mean_pairwise_distance(np.array([[0.0], [3.0]])) == pytest.approx(3.0)
 
 

@@ -83,7 +83,7 @@ def train(config: Config, data: Dataset, run: Run) -> Trained:
 
     def sheet() -> np.ndarray:
         with step.averaged():
-            decoded = to_pixels(infer(decode, *infer(encode, shown))[0])
+            decoded = to_pixels(infer(decode, infer(encode, shown)[0])[0])
         return contact_sheet(np.concatenate([to_pixels(shown), decoded]), 16)
 
     run.fit(
