@@ -20,6 +20,9 @@ ROLES = {
     "decoder": Role(frozenset({"latents"}), frozenset({"images"})),
 }
 
+FINE = 64
+"""At how many places a way is looked at, to take steps on it that are even to the eye."""
+
 router = APIRouter(tags=[TASK])
 
 
@@ -37,7 +40,11 @@ class GenerateRequest(bodies.Body):
     ] = None
     between: Annotated[
         list[bodies.Seed] | list[bodies.Latent] | None,
-        Field(min_length=2, max_length=2, description="two seeds or two latents: pictures on the way from one to the other"),
+        Field(
+            min_length=2,
+            max_length=2,
+            description="two seeds or two latents: pictures on the way from one to the other, in steps that look even",
+        ),
     ] = None
     steps: Annotated[int, Field(ge=2, le=64, description="how many pictures `between` makes, both ends included")] = 8
 
@@ -92,21 +99,33 @@ async def generate(call: CurrentCall, request: Annotated[GenerateRequest, bodies
 async def _latents(call: Call, request: GenerateRequest, model: Model) -> tuple[np.ndarray, int | None]:
     """Latents of the decoder (n, d), and the seed, if one number decides them.
 
-    Given latents are the decoder's own, and so is noise, unless the model has a prior that maps noise to latents. Between
-    two seeds the way goes through the noise, so that every step of it lies where the model draws well.
+    Given latents are the decoder's own, and so is noise, unless the model has a prior that maps noise to latents.
     """
     if request.latents is not None:
         return latents_given(request.latents, dimension_of(model)), None
-    if request.between is not None and isinstance(request.between[0], list):
-        first, last = latents_given([end for end in request.between if isinstance(end, list)], dimension_of(model), "between")
-        return latents.between(first, last, request.steps), None
-    roles = model.manifest.tasks[TASK]
-    dimension = model.manifest.graphs[roles["prior"]].inputs[0].item[0] if "prior" in roles else dimension_of(model)
-    if request.between is None:
-        noise, seed = call.noise(request.seed, request.n, dimension, request.truncation)
-    else:
-        first, last = (latents.draw(end, 1, dimension, request.truncation)[0] for end in request.between if isinstance(end, int))
-        noise, seed = latents.between(first, last, request.steps), None
-    if "prior" in roles:
-        noise = (await call.run(model, TASK, "prior", noise=noise))["latents"]
-    return noise, seed
+    if request.between is not None:
+        way = await _way(call, request.between, request.truncation, model)
+        pictures = (await call.run(model, TASK, "decoder", latents=way))["images"]
+        return latents.evenly(way, pictures, request.steps), None
+    noise, seed = call.noise(request.seed, request.n, _noise_dimension(model), request.truncation)
+    return await _through_prior(call, model, noise), seed
+
+
+async def _way(call: Call, ends: list[int] | list[list[float]], truncation: float, model: Model) -> np.ndarray:
+    """The way (FINE, d) between two latents, or between two seeds: through the noise, so that all of it lies where the model draws well."""
+    if isinstance(ends[0], list):
+        first, last = latents_given([end for end in ends if isinstance(end, list)], dimension_of(model), "between")
+        return latents.between(first, last, FINE)
+    first, last = (latents.draw(end, 1, _noise_dimension(model), truncation)[0] for end in ends if isinstance(end, int))
+    return await _through_prior(call, model, latents.between(first, last, FINE))
+
+
+def _noise_dimension(model: Model) -> int:
+    prior = model.manifest.tasks[TASK].get("prior")
+    return dimension_of(model) if prior is None else model.manifest.graphs[prior].inputs[0].item[0]
+
+
+async def _through_prior(call: Call, model: Model, noise: np.ndarray) -> np.ndarray:
+    if "prior" not in model.manifest.tasks[TASK]:
+        return noise
+    return (await call.run(model, TASK, "prior", noise=noise))["latents"]

@@ -152,6 +152,19 @@ def test_interpolation_keeps_lengths_and_ends() -> None:
     assert np.isfinite(latents.between(np.zeros(64, np.float32), last, 5)).all()
 
 
+def test_even_steps_are_even_in_what_is_seen() -> None:
+    way = np.linspace(0, 1, 65, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    brightness = 255 / (1 + np.exp(-60 * (way[:, 0] - 0.7)))  # nothing, then a quick change, then nothing
+    pictures = np.broadcast_to(brightness[:, None, None, None], (65, 4, 4, 1)).astype(np.uint8)
+    points = latents.evenly(way, pictures, 6)
+    assert points.shape == (6, 3)
+    assert points[[0, -1]].tolist() == way[[0, -1]].tolist()
+    reached = 255 / (1 + np.exp(-60 * (points[:, 0] - 0.7)))
+    np.testing.assert_allclose(np.diff(reached), 51, atol=12)
+    still = latents.evenly(way, np.zeros((65, 4, 4, 1), np.uint8), 5)
+    np.testing.assert_allclose(still[:, 0], [0, 0.25, 0.5, 0.75, 1], atol=1e-4)
+
+
 def _counted(session: Session, sizes: list[int]) -> Session:
     run = session.run
 

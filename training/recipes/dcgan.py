@@ -17,6 +17,7 @@ from training.data import Dataset
 from training.layers import (
     convolutional_discriminator,
     convolutional_generator,
+    leaky,
     quarter_map,
     strided_discriminator,
     transposed_generator,
@@ -50,7 +51,10 @@ def generator(size: int, channels: int, config: Config) -> keras.Model:
     if config.variant == "chapter":
         pictures = transposed_generator(quarter_map(latents, size, 2 * config.width), channels, config.width)
     else:
-        pictures = convolutional_generator(latents, size, channels, config.width)
+        x = latents
+        for _ in range(2):  # a mapping network (Karras et al. 2019, section 2) bends noise, which is in one piece, apart into classes
+            x = leaky()(layers.Dense(2 * config.latent_dimension, kernel_initializer="he_normal")(x))
+        pictures = convolutional_generator(x, size, channels, config.width)
     return keras.Model([latents], pictures, name="generator")
 
 
