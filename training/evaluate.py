@@ -41,7 +41,8 @@ def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None, 
         name: Metric(value=round(value, 6), reference=beside, reference_is=what, command=command)
         for name, (value, beside, what) in figures.items()
     }
-    kept = manifest.metrics if tasks else {}  # figures of another command would stand beside these as if they were alike
+    # without `tasks` all is measured: figures of another command would stand beside these as if they were alike
+    kept = {name: metric for name, metric in manifest.metrics.items() if tasks and name in card.MEANING}
     updated = manifest.model_copy(update={"metrics": {**kept, **found}})
     _report(updated, details, folder, command)
     card.write(updated, folder)
