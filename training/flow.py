@@ -10,9 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
+from training.step import Step, annealed
+
 STEPS = 12
+BATCH = 1024
 FREQUENCIES = (1.0, 2.0, 4.0)
 
 
@@ -45,3 +49,44 @@ def transport(model: keras.Model, noise: Any, steps: int = STEPS) -> Any:
         middle = points + model([points, ops.full_like(points[:, :1], step / steps)]) * (0.5 / steps)
         points = points + model([middle, ops.full_like(points[:, :1], (step + 0.5) / steps)]) / steps
     return points
+
+
+class Prior:
+    """The second stage of an autoencoder's training (Dai & Wipf 2019, two-stage VAE; here a flow).
+
+    Args:
+        dimension: of the latents.
+        steps: how many it will take.
+
+    Attributes:
+        posterior: (mean, deviation), each (pictures, d): where the encoder puts each training picture and how unsure
+            it is of that; to be set before the first step.
+    """
+
+    def __init__(self, dimension: int, learning_rate: float, steps: int) -> None:
+        self.flow = velocity(dimension)
+        self._step = Step(self._loss, self.flow.trainable_variables, annealed(learning_rate, steps))
+        self.variables = [*self.flow.variables, *self._step.variables]
+        self.posterior: tuple[np.ndarray, np.ndarray] | None = None
+
+    def step(self, random: np.random.Generator) -> dict[str, Any]:
+        """One step, from noise to the latents of random training pictures."""
+        assert self.posterior is not None
+        chosen = random.integers(0, len(self.posterior[0]), BATCH)
+        mean, deviation = (values[chosen] for values in self.posterior)
+        noise = random.standard_normal((2, *mean.shape), np.float32)
+        return self._step(noise[0], mean + deviation * noise[1], random.random((BATCH, 1), np.float32))
+
+    def __call__(self, noise: np.ndarray) -> np.ndarray:
+        """Noise (n, d) to latents (n, d), by the averaged weights."""
+        with self._step.averaged():
+            return ops.convert_to_numpy(transport(self.flow, ops.convert_to_tensor(noise)))
+
+    def finish(self) -> keras.Model:
+        """The flow, with its averaged weights for good."""
+        self._step.finish()
+        return self.flow
+
+    def _loss(self, noise: Any, latents: Any, times: Any) -> tuple[Any, dict[str, Any]]:
+        value = matching_loss(self.flow, noise, latents, times)
+        return value, {"prior": value}

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from service.engine import latents
+from service.tasks.generate import FINE
 from training import metrics
 from training.classifier import Classifier
 from training.data import Dataset
@@ -88,11 +89,15 @@ async def measure_digits(model: Served, data: Dataset, folder: Path) -> tuple[Fi
 
 
 async def _walks(model: Served, classes: int) -> np.ndarray:
-    """Pictures of one class each on the way from one latent to another."""
+    """Pictures of one class each on the way from one latent to another, in the steps that `generate` takes."""
     assert model.manifest.latent_dimension is not None
     ends = latents.draw(1, 2 * STRIPS, model.manifest.latent_dimension).reshape(STRIPS, 2, -1)
-    ways = [latents.between(first, last, STEPS).tolist() for first, last in ends]
-    return await model.drawn("digits", [{"labels": [strip % classes] * STEPS, "latents": way} for strip, way in enumerate(ways)])
+    fine = np.stack([latents.between(first, last, FINE) for first, last in ends])
+    labels = [strip % classes for strip in range(STRIPS)]
+    requests = [{"labels": [label] * FINE, "latents": way.tolist()} for label, way in zip(labels, fine, strict=True)]
+    seen = np.split(await model.drawn("digits", requests), STRIPS)
+    ways = [latents.evenly(way, pictures, STEPS).tolist() for way, pictures in zip(fine, seen, strict=True)]
+    return await model.drawn("digits", [{"labels": [label] * STEPS, "latents": way} for label, way in zip(labels, ways, strict=True)])
 
 
 async def _timings(model: Served, task: str, many: dict[str, Any], one: dict[str, Any]) -> Figures:

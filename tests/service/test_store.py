@@ -135,7 +135,7 @@ def test_a_folder_that_load_names_blocks_when_bad(start: Callable[..., Server], 
 def test_load_takes_only_what_it_names(start: Callable[..., Server]) -> None:
     server = start(ATELIER_LOAD="digits,vae-map")
     ready = server.until_loaded()
-    assert (ready.status_code, {model["name"] for model in ready.json()["models"]}) == (200, {"cdcgan", "vae-map"})
+    assert (ready.status_code, {model["name"] for model in ready.json()["models"]}) == (200, {"cdcgan", "cgan", "vae-map"})
     assert server.client.post("/v1/generate", json={}).headers["x-model"].startswith("generate/vae-map@")
 
 

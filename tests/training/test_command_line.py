@@ -81,7 +81,7 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, vari
     folder = tmp_path / "served" / recipe
     manifest = read(folder)
     assert manifest.training.variant == variant
-    assert ("prior" in manifest.graphs) == (recipe == "vae" and variant == "improved")
+    assert ("prior" in manifest.graphs) == (recipe in ("autoencoder", "vae") and variant == "improved")
     assert {"README.md", "manifest.json", "samples.png", "golden"} <= {path.name for path in folder.iterdir()}
     assert {"losses.png", "epochs.webp"} <= {path.name for path in (folder / "pictures").iterdir()}
     runs = tmp_path / "runs" / "smoke" / recipe
@@ -96,7 +96,8 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, vari
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "60", "--batch-size", "32", "--width", "16", "--out", "models/ae"]
+    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "60", "--batch-size", "32", "--width", "16", "--prior-epochs", "0"]
+    options += ["--out", "models/ae"]
     whole = tmp_path / "whole"
     whole.mkdir()
     assert run(whole, *options).returncode == 0
@@ -261,7 +262,8 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, failure: Failure) -> None:
-    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "400", "--batch-size", "32", "--width", "16", "--out", "models/ae"]
+    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "400", "--batch-size", "32", "--width", "16", "--prior-epochs", "0"]
+    options += ["--out", "models/ae"]
     process = subprocess.Popen(command(*options), cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
     samples = tmp_path / "runs" / "ae" / "samples"
     deadline = time.monotonic() + 60

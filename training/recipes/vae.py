@@ -12,6 +12,7 @@ where they are (Dai & Wipf 2019, two-stage VAE; here a flow): its graph, the pri
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,13 +22,13 @@ from keras import ops
 
 from training.data import Dataset
 from training.data.pixels import to_floats, to_pixels
-from training.flow import matching_loss, transport, velocity
+from training.flow import Prior, transport
 from training.layers import chapter_decoder, chapter_encoder, decoder, encoder, from_logits, from_pixels, infer, serve
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, contact_sheet
 from training.losses import binary_cross_entropy
 from training.recipes import About
-from training.step import Step, averaging
+from training.step import Step, annealed
 
 TASKS = {
     "embed": {"encoder": "encoder"},
@@ -45,12 +46,14 @@ ABOUT = About(
     misuse="Not a reader of handwriting: an embedding is no classification, and its errors are not calibrated.",
 )
 
-PRIOR_BATCH = 1024
-
 
 @dataclass(frozen=True)
 class Config:
-    """Some 30 minutes on one CPU core, 3 of them the second stage (`improved` only), whose epochs are counted apart."""
+    """Some 30 minutes on one CPU core, 3 of them the second stage.
+
+    Attributes:
+        prior_epochs: of the second stage, counted apart; 0 for none, and noise is the latents.
+    """
 
     variant: Literal["improved", "chapter"] = "improved"
     epochs: int = 20
@@ -61,12 +64,12 @@ class Config:
     prior_epochs: int = 30
 
 
-CHAPTER = Config(variant="chapter", epochs=30, latent_dimension=2)
+CHAPTER = Config(variant="chapter", epochs=30, latent_dimension=2, prior_epochs=0)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The encoder gives the posterior's mean and log variance (batch, 2 d). Without a flow, noise itself is the latents."""
+    """The encoder gives the posterior's mean and log variance (batch, 2 d)."""
 
     encoder: keras.Model
     decoder: keras.Model
@@ -74,105 +77,68 @@ class Trained:
 
 
 def train(config: Config, data: Dataset, run: Run) -> Trained:
-    """Trains the pair, and then, for `improved`, the flow on what the encoder makes of the training pictures."""
-    if config.variant == "chapter":
-        return _train_chapter(config, data, run)
+    """Trains the pair, and then the flow on what the encoder makes of the training pictures."""
     size, channels = data.shape[0], data.shape[2]
-    encode = encoder(size, channels, 2 * config.latent_dimension, config.width)
-    decode = decoder(size, channels, config.latent_dimension, config.width)
-    flow = velocity(config.latent_dimension)
-    dimensions = size * size * channels
+    plan = run.plan(len(data.train), config.batch_size, config.epochs + config.prior_epochs)
+    first = max(1, plan.steps * config.epochs // (config.epochs + config.prior_epochs))
+    improved = config.variant == "improved"
+    likelihood = _gaussian if improved else _bernoulli
+    if improved:
+        encode = encoder(size, channels, 2 * config.latent_dimension, config.width)
+        decode = drawn = decoder(size, channels, config.latent_dimension, config.width)
+        optimizer = annealed(config.learning_rate, first, global_clipnorm=500.0)
+    else:
+        encode = chapter_encoder(size, channels, 2 * config.latent_dimension)
+        decode = chapter_decoder(size, channels, config.latent_dimension)
+        drawn = from_logits(decode)
+        optimizer = keras.optimizers.Adam(config.learning_rate)
 
     def loss(pictures: Any, noise: Any) -> tuple[Any, dict[str, Any]]:
         mean, log_variance = ops.split(encode(pictures, training=True), 2, axis=-1)
-        decoded = decode(mean + ops.exp(0.5 * log_variance) * noise, training=True)
-        error = ops.mean(ops.square(decoded - pictures)) / 4  # on the scale 0..1
-        divergence = _divergence(mean, log_variance)
-        value = 0.5 * dimensions * ops.log(error) + divergence
-        return value, {"loss": value, "mse": error, "kl": divergence}
+        unlikely, scalars = likelihood(decode(mean + ops.exp(0.5 * log_variance) * noise, training=True), pictures)
+        divergence = 0.5 * ops.mean(ops.sum(ops.exp(log_variance) + ops.square(mean) - 1.0 - log_variance, axis=-1))
+        return unlikely + divergence, {"loss": unlikely + divergence, **scalars, "kl": divergence}
 
-    def prior_loss(noise: Any, latents: Any, times: Any) -> tuple[Any, dict[str, Any]]:
-        value = matching_loss(flow, noise, latents, times)
-        return value, {"prior": value}
-
-    plan = run.plan(len(data.train), config.batch_size, config.epochs + config.prior_epochs)
-    first = max(1, plan.steps * config.epochs // (config.epochs + config.prior_epochs))
-    step = Step(loss, [*encode.trainable_variables, *decode.trainable_variables], _adam(config, first, global_clipnorm=500.0))
-    prior_step = Step(prior_loss, flow.trainable_variables, _adam(config, max(1, plan.steps - first)))
-    posterior: list[np.ndarray] = []
+    step = Step(loss, [*encode.trainable_variables, *decode.trainable_variables], optimizer)
+    prior = Prior(config.latent_dimension, config.learning_rate, plan.steps - first) if config.prior_epochs else None
 
     def one(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
-        if run.step < first:
-            drawn = random.standard_normal((len(indices), config.latent_dimension), np.float32)
-            return step(to_floats(data.train.images[indices]), drawn)
-        if not posterior:  # the first stage is over, perhaps in an earlier session
+        if prior is None or run.step < first:
+            noise = random.standard_normal((len(indices), config.latent_dimension), np.float32)
+            return step(to_floats(data.train.images[indices]), noise)
+        if prior.posterior is None:  # the first stage is over, perhaps before this run was resumed
             step.finish()
-            posterior.extend(infer(encode, to_floats(data.train.images)))
-        mean, log_variance = np.split(posterior[0][random.integers(0, len(data.train), PRIOR_BATCH)], 2, axis=1)
-        noise = random.standard_normal((2, *mean.shape), np.float32)
-        return prior_step(noise[0], mean + np.exp(0.5 * log_variance) * noise[1], random.random((len(mean), 1), np.float32))
+            mean, log_variance = np.split(infer(encode, to_floats(data.train.images))[0], 2, axis=1)
+            prior.posterior = mean, np.exp(0.5 * log_variance)
+        return prior.step(random)
 
     shown = to_floats(data.validation.images[:10])
     noise = run.generator(0).standard_normal((80, config.latent_dimension), np.float32)
 
     def sheet() -> np.ndarray:
         """Held-out pictures, what comes back of them, and what is drawn from noise: through the prior, once that is being trained."""
-        drawn = noise
-        if run.step > first:
-            with prior_step.averaged():
-                drawn = ops.convert_to_numpy(transport(flow, ops.convert_to_tensor(noise)))
+        latents = prior(noise) if prior is not None and run.step > first else noise
         with step.averaged():
             mean = infer(encode, shown)[0][:, : config.latent_dimension]
-            decoded = infer(decode, np.concatenate([mean, drawn]))[0]
+            decoded = infer(drawn, np.concatenate([mean, latents]))[0]
         return contact_sheet(np.concatenate([to_pixels(shown), to_pixels(decoded)]), 10)
 
-    variables = [*encode.variables, *decode.variables, *flow.variables, *step.variables, *prior_step.variables]
-    run.fit(one, plan, variables=variables, sheet=sheet)
+    variables = [*encode.variables, *decode.variables, *step.variables]
+    run.fit(one, plan, variables=[*variables, *(prior.variables if prior else [])], sheet=sheet)
     step.finish()
-    prior_step.finish()
-    return Trained(encode, decode, flow)
+    return Trained(encode, drawn, prior.finish() if prior else None)
 
 
-def _adam(config: Config, steps: int, **options: Any) -> keras.optimizers.Optimizer:
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps, alpha=0.01)
-    return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=averaging(steps), **options)
+def _gaussian(decoded: Any, pictures: Any) -> tuple[Any, dict[str, Any]]:
+    """Negative log-likelihood of a picture, up to a constant, under the variance that is best for the batch."""
+    error = ops.mean(ops.square(decoded - pictures)) / 4  # on the scale 0..1
+    return 0.5 * math.prod(pictures.shape[1:]) * ops.log(error), {"mse": error}
 
 
-def _divergence(mean: Any, log_variance: Any) -> Any:
-    """KL of the posterior from the standard normal, averaged over the batch (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * ops.mean(ops.sum(ops.exp(log_variance) + ops.square(mean) - 1.0 - log_variance, axis=-1))
-
-
-def _train_chapter(config: Config, data: Dataset, run: Run) -> Trained:
-    """Minimises cross-entropy, summed over the pixels, + KL."""
-    size, channels = data.shape[0], data.shape[2]
-    encode = chapter_encoder(size, channels, 2 * config.latent_dimension)
-    decode = chapter_decoder(size, channels, config.latent_dimension)
-    pictured = from_logits(decode)
-
-    def loss(pictures: Any, noise: Any) -> tuple[Any, dict[str, Any]]:
-        mean, log_variance = ops.split(encode(pictures, training=True), 2, axis=-1)
-        logits = decode(mean + ops.exp(0.5 * log_variance) * noise, training=True)
-        entropy = size * size * channels * binary_cross_entropy(logits, (pictures + 1.0) / 2.0)
-        divergence = _divergence(mean, log_variance)
-        return entropy + divergence, {"loss": entropy + divergence, "cross_entropy": entropy, "kl": divergence}
-
-    plan = run.plan(len(data.train), config.batch_size, config.epochs)
-    step = Step(loss, [*encode.trainable_variables, *decode.trainable_variables], keras.optimizers.Adam(config.learning_rate))
-    shown = to_floats(data.validation.images[:10])
-    noise = run.generator(0).standard_normal((80, config.latent_dimension), np.float32)
-
-    def one(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
-        drawn = random.standard_normal((len(indices), config.latent_dimension), np.float32)
-        return step(to_floats(data.train.images[indices]), drawn)
-
-    def sheet() -> np.ndarray:
-        mean = infer(encode, shown)[0][:, : config.latent_dimension]
-        decoded = infer(pictured, np.concatenate([mean, noise]))[0]
-        return contact_sheet(np.concatenate([to_pixels(shown), to_pixels(decoded)]), 10)
-
-    run.fit(one, plan, variables=[*encode.variables, *decode.variables, *step.variables], sheet=sheet)
-    return Trained(encode, pictured, None)
+def _bernoulli(logits: Any, pictures: Any) -> tuple[Any, dict[str, Any]]:
+    """Cross-entropy, summed over the pixels of a picture."""
+    entropy = math.prod(pictures.shape[1:]) * binary_cross_entropy(logits, (pictures + 1.0) / 2.0)
+    return entropy, {"cross_entropy": entropy}
 
 
 def serving(config: Config, data: Dataset, trained: Trained) -> dict[str, keras.Model]:
