@@ -46,14 +46,9 @@ async def measure_generate(model: Served, data: Dataset, folder: Path) -> tuple[
     real_shares, floor_shares = _shares(data.test.labels, data), _shares(data.train.labels, data)
     lowest = (shares / real_shares).min(), (floor_shares / real_shares).min()
     figures |= {"lowest_class_share": (float(lowest[0]), float(lowest[1]), "training pictures")}
-    interpolation, details = _interpolation(strips, classifier)
-    known = classifier(data.train.images)[0]
-    figures |= interpolation | _against_real(features, pictures, data, classifier, known)
-    details |= {"class_shares": dict(zip(data.classes, shares.tolist(), strict=True))}
     _histogram(shares, real_shares, data.classes, folder / "classes.png")
-    _save_strips(strips, folder)
-    _save_nearest(pictures, features, data, known, folder)
-    return figures, details
+    common, details = _judged(pictures, features, strips, data, classifier, folder)
+    return figures | common, details | {"class_shares": dict(zip(data.classes, shares.tolist(), strict=True))}
 
 
 async def measure_digits(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
@@ -72,20 +67,26 @@ async def measure_digits(model: Served, data: Dataset, folder: Path) -> tuple[Fi
     pictures = await model.drawn("digits", requests)
     strips = await _walks(model, classes)
     figures = await _timings(model, "digits", {"labels": asked[:64].tolist()}, {"labels": [0]})
-    compared = _balanced(asked, classes, COMPARED)
+    compared = np.sort(_balanced(asked, classes, COMPARED))
     classifier = Classifier.find(data)
     if classifier is None:
         return figures | _copies(pictures[compared], data), {}
     features, read_as = classifier(pictures)
     figures |= _read(features, read_as, asked, data, classifier)
-    interpolation, details = _interpolation(strips, classifier)
-    known = classifier(data.train.images)[0]
-    figures |= interpolation | _against_real(features[compared], pictures[compared], data, classifier, known)
     confusion = np.stack([np.bincount(read_as[asked == label], minlength=classes) for label in range(classes)])
-    details |= {"read_as": dict(zip(data.classes, confusion.tolist(), strict=True))}
+    common, details = _judged(pictures[compared], features[compared], strips, data, classifier, folder)
+    return figures | common, details | {"read_as": dict(zip(data.classes, confusion.tolist(), strict=True))}
+
+
+def _judged(
+    pictures: np.ndarray, features: np.ndarray, strips: np.ndarray, data: Dataset, classifier: Classifier, folder: Path
+) -> tuple[Figures, dict[str, Any]]:
+    """What is measured of every generator: its pictures against real ones, and the steps of its strips."""
+    known = classifier(data.train.images)[0]
+    interpolation, details = _interpolation(strips, classifier)
     _save_strips(strips, folder)
     _save_nearest(pictures, features, data, known, folder)
-    return figures, details
+    return interpolation | _against_real(features, pictures, data, classifier, known), details
 
 
 async def _walks(model: Served, classes: int) -> np.ndarray:
