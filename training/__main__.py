@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every graph that is traced again
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        options = _parser(given).parse_args(given)
+        options = parser(given).parse_args(given)
         return int(options.run(options) or 0)
     except (TrainingError, ManifestError) as error:
         print(error, file=sys.stderr)
@@ -40,11 +41,7 @@ def _fit(options: argparse.Namespace) -> int:
     from training import recipes
     from training.job import RUNS, SMOKE_BATCH, Job
 
-    recipe = recipes.find(options.recipe)
-    defaults = recipe.CHAPTER if options.variant == "chapter" else recipe.Config()
-    config = {
-        name: default if (given := getattr(options, name)) is None else given for name, default in dataclasses.asdict(defaults).items()
-    }
+    config = chosen(options, recipes.find(options.recipe))
     if options.smoke:
         config["batch_size"] = min(config["batch_size"], SMOKE_BATCH)
     source = "drawn" if options.smoke else options.data
@@ -57,13 +54,30 @@ def _fit(options: argparse.Namespace) -> int:
     )
 
 
+def chosen(options: argparse.Namespace, recipe: Any) -> dict[str, Any]:
+    """The fields of the recipe's Config: the defaults of the variant, and what was given.
+
+    Raises:
+        TrainingError: an option has no effect in this variant.
+    """
+    config = dataclasses.asdict(recipe.CHAPTER if options.variant == "chapter" else recipe.Config())
+    for field in dataclasses.fields(recipe.Config):
+        if (given := getattr(options, field.name)) is None:
+            continue
+        if field.metadata.get("only") not in (None, options.variant):
+            raise TrainingError(f"{_option(field.name)} has no effect with --variant {options.variant}: leave it out.")
+        config[field.name] = given
+    return config
+
+
 def _export(options: argparse.Namespace) -> int:
     """A finished run's last checkpoint as a model: what `fit --resume` does when nothing is left to train."""
     from training.job import RUNS, Job
 
     folder = RUNS / options.name
     job = Job.of_checkpoint(folder)
-    return _run(job, folder, options.out or MODELS / folder.name, options, source=options.data, resume=True)
+    models = RUNS / "smoke" / "models" if job.smoke else MODELS
+    return _run(job, folder, options.out or models / folder.name, options, overwrite=options.overwrite, source=options.data, resume=True)
 
 
 def _run(job: Any, folder: Path, out: Path, options: argparse.Namespace, *, overwrite: bool = False, **more: Any) -> int:
@@ -79,7 +93,7 @@ def _run(job: Any, folder: Path, out: Path, options: argparse.Namespace, *, over
 
 def _evaluate(options: argparse.Namespace) -> int:
     from service.contract import manifest
-    from training import card, data
+    from training import card
     from training.evaluate import evaluate
 
     folder = options.models / options.name
@@ -90,11 +104,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     some = "".join(
         f" --{name} {value}" for name, value in (("tasks", " ".join(options.tasks)), ("references", options.references)) if value
     )
-    if options.references:
-        train = data.Split(dataset.train.images[: options.references], dataset.train.labels[: options.references])
-        dataset = dataclasses.replace(dataset, train=train)
     command = f"python -m training evaluate {options.name}{elsewhere}{source}{url}{some}"
-    measured = evaluate(folder, dataset, command, options.url, options.tasks)
+    measured = evaluate(folder, dataset, command, options.url, options.tasks, options.references)
     for name, metric in measured.metrics.items():
         beside = "" if metric.reference is None else f"   {metric.reference_is}: {card.figure(metric.reference)}"
         print(f"{name.replace('_', ' '):40} {card.figure(metric.value):>10}{beside}")
@@ -158,11 +169,10 @@ def _cards(options: argparse.Namespace) -> int:
     from training import card
 
     found = [manifest.read(path.parent) for path in sorted(MODELS.glob(f"*/{manifest.FILE}"))]
-    for one in found:
-        card.write(one, MODELS / one.name)
-    for document in card.TABLES:
-        path = Path(document)
-        path.write_text(card.with_table(document, path.read_text(), found))
+    texts = {MODELS / one.name / card.FILE: card.render(one, MODELS / one.name) for one in found}
+    texts |= {path: card.with_table(document, path.read_text(), found) for document in card.TABLES if (path := Path(document)).exists()}
+    for path, text in texts.items():
+        path.write_text(text)
     return 0
 
 
@@ -179,18 +189,20 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser(given: list[str]) -> argparse.ArgumentParser:
+def parser(given: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Trains models and exports them for the server.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    fit = commands.add_parser("fit", help="train a recipe and export it").add_subparsers(dest="recipe", metavar="RECIPE", required=True)
-    _add_recipes(fit, given)
+    told = "python -m training fit RECIPE --help has its options; python -m training list, what each recipe is."
+    fit = commands.add_parser("fit", help="train a recipe and export it", description=told)
+    _add_recipes(fit.add_subparsers(dest="recipe", metavar="RECIPE", required=True), given)
 
     export = commands.add_parser("export", help="export a finished run again")
     export.add_argument("name", metavar="RUN", help="its folder's name in runs/")
     export.add_argument("--data", metavar="SOURCE", help="where its data lies now, if elsewhere")
     export.add_argument("--out", type=Path, metavar="FOLDER", help="default: models/RUN")
     export.add_argument("--default-for", nargs="*", default=[], metavar="TASK", help="tasks that use this model by default")
+    export.add_argument("--overwrite", action="store_true", help="replace a model of another run")
     export.set_defaults(run=_export)
 
     evaluate = commands.add_parser("evaluate", help="measure a model through the server, into its manifest and card")
@@ -198,7 +210,8 @@ def _parser(given: list[str]) -> argparse.ArgumentParser:
     evaluate.add_argument("--models", type=Path, default=MODELS, metavar="FOLDER")
     evaluate.add_argument("--url", help="of a running server, such as http://localhost:8000; default: the same application in this process")
     evaluate.add_argument("--tasks", nargs="*", default=[], metavar="TASK", help="measure these only (default: all of the model's)")
-    evaluate.add_argument("--references", type=_positive(int), metavar="N", help="training pictures to compare with (default: all)")
+    told = "training pictures among which embeddings look for neighbours (default: all)"
+    evaluate.add_argument("--references", type=_number(int, least=6), metavar="N", help=told)
     _add_data(evaluate, None)
     evaluate.set_defaults(run=_evaluate)
 
@@ -226,39 +239,50 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
 
     for name in NAMES:
         if name not in given:
-            fit.add_parser(name, add_help=False)
+            fit.add_parser(name, add_help=False, help="")
             continue
         recipe = find(name)
-        command = fit.add_parser(name, description=recipe.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = fit.add_parser(name, help="", description=recipe.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         _add_data(command)
         _add_size(command)
         command.add_argument("--out", type=Path, metavar="FOLDER", help=f"model folder to write (default: models/{name})")
         command.add_argument("--default-for", nargs="*", default=[], metavar="TASK", help="tasks that use this model by default")
         _add_run(command)
         command.add_argument(
-            "--checkpoint-seconds", type=_positive(float), default=120.0, metavar="N", help="between checkpoints (default: 120)"
+            "--checkpoint-seconds", type=_number(float), default=120.0, metavar="N", help="between checkpoints (default: 120)"
         )
         command.add_argument("--smoke", action="store_true", help="a few steps on drawn digits, then export and checks")
         hints = get_type_hints(recipe.Config)
         for field in dataclasses.fields(recipe.Config):
-            _add_field(command, field.name, hints[field.name], field.default, getattr(recipe.CHAPTER, field.name))
+            _add_field(command, field, hints[field.name], getattr(recipe.CHAPTER, field.name))
         command.set_defaults(run=_fit)
 
 
-def _add_field(command: argparse.ArgumentParser, name: str, kind: Any, default: Any, chapter: Any) -> None:
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _add_field(command: argparse.ArgumentParser, field: Any, kind: Any, chapter: Any) -> None:
     """One option a field. Its default hangs on the variant, so that an option that was not given is None."""
-    option = f"--{name.replace('_', '-')}"
+    option, default = _option(field.name), field.default
     if get_origin(kind) is Literal:
-        command.add_argument(option, choices=get_args(kind), default=default, help=f"(default: {default})")
+        command.add_argument(option, choices=get_args(kind), default=default, help=f"networks and losses (default: {default})")
         return
-    told = f"(default: {default})" if default == chapter else f"(default: {default}; {chapter} with --variant chapter)"
-    command.add_argument(option, type=_positive(kind), metavar="N", help=told)
+    meant, only = field.metadata, field.metadata["only"]
+    if only is not None:
+        told = f"{default if only == 'improved' else chapter}; only with --variant {only}"
+    else:
+        told = str(default) if default == chapter else f"{default}; {chapter} with --variant chapter"
+    told = f"{meant['about']} (default: {told})"
+    command.add_argument(option, type=_number(kind, meant["least"], meant["below"]), metavar="N", help=told)
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="decides weights, order and noise (default: 0)")
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in runs/")
-    command.add_argument("--overwrite", action="store_true", help="start afresh, replacing an unfinished run in runs/ and an earlier model")
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier model and, without --resume, an unfinished run in runs/"
+    )
 
 
 def _seed(text: str) -> int:
@@ -267,14 +291,18 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _positive(kind: type) -> Any:
+def _number(kind: type, least: float | None = None, below: float | None = None) -> Any:
+    """A parser of numbers above 0, or from `least` on; finite, and under `below`."""
+
     def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text} is not a number") from error
-        if kind in (int, float) and not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+            raise argparse.ArgumentTypeError(f"{text} is not a {'whole ' if kind is int else ''}number") from error
+        if not (value > 0 if least is None else value >= least):
+            raise argparse.ArgumentTypeError(f"{text} is not above 0" if least is None else f"{text} is below {least:g}")
+        if not value < (math.inf if below is None else below):
+            raise argparse.ArgumentTypeError(f"{text} is not below {'infinity' if below is None else f'{below:g}'}")
         return value
 
     return parse

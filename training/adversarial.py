@@ -23,6 +23,7 @@ from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, contact_sheet
 from training.losses import binary_cross_entropy, relativistic, zero_centred_penalty
 from training.problems import TrainingError
+from training.recipes import setting
 from training.step import Step, averaging
 
 Loss = Callable[..., tuple[Any, dict[str, Any]]]
@@ -32,26 +33,21 @@ Loss = Callable[..., tuple[Any, dict[str, Any]]]
 class Settings:
     """What each adversarial recipe's Config has.
 
-    Attributes:
-        discriminator_steps: k, so many steps of the discriminator for one of the generator, each on pictures of its own.
-        penalty: weight of the gradient penalties (`improved`).
-        average: momentum of the generator's moving average, which is what ships (`improved`).
-        smoothing: what the target of real pictures lacks of 1 (`chapter`).
-        truncation: folded into the serving graph (Brock et al. 2018, section 3.1, by scaling): its latents have
-            unit variance and are scaled by it. It does not touch training.
+    `truncation` is folded into the serving graph (Brock et al. 2018, section 3.1, by scaling): its latents have unit variance
+    and are scaled by it. It does not touch training.
     """
 
     variant: Literal["improved", "chapter"] = "improved"
-    epochs: int = 24
-    batch_size: int = 64
-    latent_dimension: int = 128
-    width: int = 64
-    learning_rate: float = 4e-4
-    discriminator_steps: int = 1
-    penalty: float = 0.1
-    average: float = 0.999
-    smoothing: float = 0.1
-    truncation: float = 1.0
+    epochs: int = setting(24, "passes over the training pictures")
+    batch_size: int = setting(64, "pictures a step")
+    latent_dimension: int = setting(128, "numbers that a picture is drawn from")
+    width: int = setting(64, "filters of the convolutions, or units of the narrowest dense layer")
+    learning_rate: float = setting(4e-4, "of Adam, at its highest")
+    discriminator_steps: int = setting(1, "k: of the discriminator for one of the generator, each on pictures of its own")
+    penalty: float = setting(0.1, "weight of the gradient penalties", least=0, only="improved")
+    average: float = setting(0.999, "momentum of the generator's moving average, which is what ships", least=0, below=1, only="improved")
+    smoothing: float = setting(0.1, "what the discriminator's target for real pictures lacks of 1", least=0, below=1, only="chapter")
+    truncation: float = setting(1.0, "folded into the model: what it scales its noise by")
 
 
 def classes_of(data: Dataset, recipe: str) -> int:
@@ -71,6 +67,9 @@ def train(draw: keras.Model, judge: keras.Model, config: Settings, data: Dataset
     Args:
         draw: the generator, [latents (batch, d)] or [latents, labels (batch,)] -> pictures (batch, h, w, c) in -1..1.
         judge: the discriminator, [pictures] or, if the generator takes labels, [pictures, labels] -> logits (batch,).
+
+    Raises:
+        TrainingError: fewer steps than the generator waits for, or fewer pictures than a batch.
     """
     improved = config.variant == "improved"
     conditional = len(draw.inputs) == 2
@@ -78,6 +77,8 @@ def train(draw: keras.Model, judge: keras.Model, config: Settings, data: Dataset
     judge_loss, draw_loss = make_losses(draw, judge, config)
     plan = run.plan(len(data.train), config.batch_size, config.epochs)
     every = config.discriminator_steps
+    if every > plan.steps:
+        raise TrainingError(f"--discriminator-steps {every}: the generator would never step in {plan.steps} steps; lower it.")
     judge_step = Step(judge_loss, judge.trainable_variables, _adam(config, plan.steps), [*judge.non_trainable_variables, *draw.variables])
     draw_step = Step(
         draw_loss, draw.trainable_variables, _adam(config, plan.steps // every, improved), [*draw.non_trainable_variables, *judge.variables]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from service.contract.manifest import Manifest, Metric
@@ -15,7 +16,7 @@ CAPTIONS = {
     "losses": "Losses over the training.",
     "nearest": "Twenty samples; below each the training picture nearest in features, and the one nearest in pixels.",
 }
-REPORT, PICTURES = "report.json", "pictures"
+FILE, REPORT, PICTURES = "README.md", "report.json", "pictures"
 
 MEANING = {
     "read_right": "↑ drawn pictures that the evaluation classifier reads as asked, share",
@@ -24,7 +25,7 @@ MEANING = {
     "class_spread_worst_class": "↑ the same for the worst class",
     "lowest_class_share": "↑ share of a class among what is drawn, over its share among test pictures; of the worst class",
     "frechet_distance": "↓ Fréchet distance to the test pictures, 5,000 samples (no FID: features of our own classifier)",
-    "frechet_distance_over_floor": "↓ that distance, as a multiple of the one that real training pictures have",
+    "frechet_distance_over_floor": "↓ that distance, as a multiple of what 5,000 random training pictures have (the mean of 5 draws)",
     "kernel_distance": "↓ kernel distance (KID's formula) on those features",
     "precision": "↑ precision: samples within the real pictures' neighbourhoods, share",
     "recall": "↑ recall: real pictures within the samples' neighbourhoods, share",
@@ -43,7 +44,7 @@ MEANING = {
 
 def write(manifest: Manifest, folder: Path) -> None:
     """Writes `folder/README.md`; `notes.md` and `pictures/*` beside it are taken in."""
-    (folder / "README.md").write_text(render(manifest, folder))
+    (folder / FILE).write_text(render(manifest, folder))
 
 
 def render(manifest: Manifest, folder: Path) -> str:
@@ -63,7 +64,7 @@ def render(manifest: Manifest, folder: Path) -> str:
         f"## Figures\n\n{_metrics(manifest)}",
     ]
     pictures = sorted(path for path in (folder / PICTURES).glob("*") if path.suffix in (".png", ".webp"))
-    sections += [f"{CAPTIONS[picture.stem]}\n\n![{picture.stem}]({PICTURES}/{picture.name})" for picture in pictures]
+    sections += [f"{CAPTIONS.get(picture.stem, '')}\n\n![{picture.stem}]({PICTURES}/{picture.name})" for picture in pictures]
     if (notes := folder / "notes.md").exists():
         sections.append(notes.read_text().strip())
     sections += [f"## Limits\n\n{manifest.limits}", f"## Misuse\n\n{manifest.misuse}"]
@@ -148,22 +149,33 @@ COLUMNS = {
 }
 
 
+REAL = {"generate": "*real pictures*", "digits": "*real pictures, as many of each class*"}
+
+
 def generators_table(manifests: list[Manifest]) -> str:
-    """All generators with all their figures; for each data set first a row of what real training pictures reach."""
-    drawing = [manifest for manifest in manifests if manifest.tasks.keys() & {"generate", "digits"} and manifest.metrics]
-    drawing.sort(key=lambda m: (m.training.data.source != "mnist", m.training.data.source, m.metrics["frechet_distance"].value))
+    """All generators with all their figures, measured alike within each group, which begins with what real pictures reach."""
+    groups: dict[tuple[bool, str, str], list[Manifest]] = {}
+    for manifest in manifests:
+        for task in ("generate", "digits"):
+            if task in manifest.tasks and manifest.metrics:
+                source = manifest.training.data.source
+                groups.setdefault((source != "mnist", source, REAL[task]), []).append(manifest)
     head = ["model", "data", "parameters", "trained, CPU hours", *COLUMNS.values()]
-    rows, source = [], ""
-    for manifest in drawing:
-        if manifest.training.data.source != source:
-            source = manifest.training.data.source
-            floor = {name: metric.reference for m in drawing if m.training.data.source == source for name, metric in m.metrics.items()}
-            rows.append(["*real pictures*", source, "", "", *(_cell(floor.get(name)) for name in COLUMNS)])
-        found = [manifest.metrics[name].value if name in manifest.metrics else None for name in COLUMNS]
-        hours = f"{manifest.training.cpu_seconds / 3600:.2f}"
-        name = f"[{manifest.name}](../models/{manifest.name}/README.md)"
-        rows.append([name, source, f"{manifest.parameters:,}", hours, *map(_cell, found)])
+    rows = []
+    for (_, source, real), members in sorted(groups.items()):
+        floor = {name: metric.reference for manifest in members for name, metric in manifest.metrics.items()}
+        rows.append([real, source, "", "", *(_cell(floor.get(name)) for name in COLUMNS)])
+        for manifest in sorted(members, key=_distance):
+            found = [manifest.metrics[name].value if name in manifest.metrics else None for name in COLUMNS]
+            hours = f"{manifest.training.cpu_seconds / 3600:.2f}"
+            name = f"[{manifest.name}](../models/{manifest.name}/README.md)"
+            rows.append([name, source, f"{manifest.parameters:,}", hours, *map(_cell, found)])
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _distance(manifest: Manifest) -> float:
+    metric = manifest.metrics.get("frechet_distance")
+    return math.inf if metric is None else metric.value
 
 
 def _cell(value: float | None) -> str:

@@ -90,7 +90,7 @@ class Classifier:
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (n, h, w, c) -> features (n, 128) and predicted classes (n,)."""
-        features, logits = infer(self.model, to_floats(images))
+        features, logits = infer(self.model, images, to_floats)
         return features, logits.argmax(axis=1)
 
     def save(self, path: Path) -> None:

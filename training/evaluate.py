@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,15 @@ from training.problems import TrainingError
 from training.served import Served, decoded, served
 
 
-def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None, tasks: list[str] | None = None) -> Manifest:
+def evaluate(
+    folder: Path, data: Dataset, command: str, url: str | None = None, tasks: list[str] | None = None, references: int | None = None
+) -> Manifest:
     """Measures the tasks of a model (or some of them), and writes the figures into its manifest and card.
 
     What they were made from goes into `report.json` and `pictures/`.
+
+    Args:
+        references: among so many training pictures, taken at random, the neighbours of embeddings are looked for.
 
     Raises:
         TrainingError: the model cannot be served or reached.
@@ -34,7 +40,7 @@ def evaluate(folder: Path, data: Dataset, command: str, url: str | None = None, 
     if unknown := set(tasks or ()) - set(manifest.tasks):
         raise TrainingError(f"--tasks {', '.join(sorted(unknown))}: {manifest.name} serves {', '.join(manifest.tasks)}.")
     (folder / card.PICTURES).mkdir(exist_ok=True)
-    figures, details = asyncio.run(_measure(folder, data, url, set(manifest.tasks) & set(tasks or manifest.tasks)))
+    figures, details = asyncio.run(_measure(folder, data, url, set(manifest.tasks) & set(tasks or manifest.tasks), references))
     if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
         raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
     found = {
@@ -56,11 +62,17 @@ def _report(manifest: Manifest, details: dict[str, Any], folder: Path, command: 
     (folder / card.REPORT).write_text(json.dumps(report, indent=2) + "\n")
 
 
-async def _measure(folder: Path, data: Dataset, url: str | None, tasks: set[str]) -> tuple[Figures, dict[str, Any]]:
+async def _measure(folder: Path, data: Dataset, url: str | None, tasks: set[str], references: int | None) -> tuple[Figures, dict[str, Any]]:
     figures: Figures = {}
     details: dict[str, Any] = {}
+    measures: dict[str, Callable[[Served, Dataset, Path], Any]] = {
+        "digits": measure_digits,
+        "generate": measure_generate,
+        "embed": partial(_embed, references=references),
+        "reconstruct": _reconstruct,
+    }
     async with served(folder, url) as model:
-        for task, measure in _MEASURES.items():
+        for task, measure in measures.items():
             if task in tasks:
                 found, more = await measure(model, data, folder / card.PICTURES)
                 figures |= found
@@ -68,14 +80,15 @@ async def _measure(folder: Path, data: Dataset, url: str | None, tasks: set[str]
     return figures, details
 
 
-async def _embed(model: Served, data: Dataset, pictures: Path) -> tuple[Figures, dict[str, Any]]:
+async def _embed(model: Served, data: Dataset, pictures: Path, references: int | None) -> tuple[Figures, dict[str, Any]]:
     if not data.classes:
         return {}, {}
-    train, test = await model.shown("embed", data.train.images), await model.shown("embed", data.test.images)
+    chosen = np.random.default_rng(0).permutation(len(data.train))[:references]
+    known, labels = data.train.images[chosen], (data.train.labels[chosen], data.test.labels)
+    train, test = await model.shown("embed", known), await model.shown("embed", data.test.images)
     points, queries = (np.array([answer["embedding"] for answer in answers], np.float32) for answers in (train, test))
     mean, directions = metrics.principal_components(flat(data.train.images), points.shape[1])
-    projected, projected_queries = ((flat(split.images) - mean) @ directions for split in (data.train, data.test))
-    labels = data.train.labels, data.test.labels
+    projected, projected_queries = ((flat(images) - mean) @ directions for images in (known, data.test.images))
     ours = metrics.neighbour_accuracy(points, labels[0], queries, labels[1])
     theirs = metrics.neighbour_accuracy(projected, labels[0], projected_queries, labels[1])
     return {"neighbour_accuracy": (ours, theirs, f"PCA of {points.shape[1]} dimensions")}, {}
@@ -90,11 +103,3 @@ async def _reconstruct(model: Served, data: Dataset, pictures: Path) -> tuple[Fi
     ours = metrics.peak_signal_to_noise(data.test.images, back)
     theirs = metrics.peak_signal_to_noise(data.test.images.reshape(len(points), -1), projected)
     return {"reconstruction_psnr": (ours, theirs, f"PCA of {directions.shape[1]} dimensions")}, {}
-
-
-_MEASURES: dict[str, Callable[[Served, Dataset, Path], Any]] = {
-    "digits": measure_digits,
-    "generate": measure_generate,
-    "embed": _embed,
-    "reconstruct": _reconstruct,
-}

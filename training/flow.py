@@ -7,6 +7,7 @@ midpoint steps, so that a latent is a continuous function of its noise, and the 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -21,33 +22,43 @@ FREQUENCIES = (1.0, 2.0, 4.0)
 
 
 def velocity(dimension: int, width: int = 256) -> keras.Model:
-    """(points (batch, d), times (batch, 1) in 0..1) -> velocities (batch, d)."""
+    """(points (batch, d), places in time (batch, 7)) -> velocities (batch, d)."""
     points = keras.Input((dimension,), name="points")
-    times = keras.Input((1,), name="times")
-    waves = [wave(times * (3.14159265 * frequency)) for frequency in FREQUENCIES for wave in (ops.sin, ops.cos)]
-    x = layers.Dense(width, activation="silu")(layers.Concatenate()([points, times, *waves]))
+    places = keras.Input((1 + 2 * len(FREQUENCIES),), name="places")
+    x = layers.Dense(width, activation="silu")(layers.Concatenate()([points, places]))
     for _ in range(3):
         x = layers.Add()([x, layers.Dense(width, activation="silu")(layers.Dense(width, activation="silu")(x))])
-    return keras.Model([points, times], layers.Dense(dimension)(x), name="velocity")
+    return keras.Model([points, places], layers.Dense(dimension)(x), name="velocity")
 
 
-def matching_loss(model: keras.Model, noise: Any, latents: Any, times: Any) -> Any:
+def places_in_time(times: np.ndarray) -> np.ndarray:
+    """Times (n, 1) in 0..1 as the network sees them, float32 (n, 7): themselves, and waves of three frequencies.
+
+    In NumPy, so that a graph has them as constants: sines computed in it, a vector's length of rows at a time, would let
+    an answer depend on how many rows share its run.
+    """
+    waves = [wave(times * (math.pi * frequency)) for frequency in FREQUENCIES for wave in (np.sin, np.cos)]
+    return np.concatenate([times, *waves], axis=1).astype(np.float32)
+
+
+def matching_loss(model: keras.Model, noise: Any, latents: Any, places: Any) -> Any:
     """Mean squared difference between the network's velocity on the line from noise to latent, and that of the line.
 
     Args:
         noise, latents: (batch, d), paired by position.
-        times: (batch, 1) in 0..1, the place on each line.
+        places: (batch, 7), the `places_in_time` of a point on each line; the first column is its time.
     """
-    points = noise + times * (latents - noise)
-    return ops.mean(ops.square(model([points, times], training=True) - (latents - noise)))
+    points = noise + places[:, :1] * (latents - noise)
+    return ops.mean(ops.square(model([points, places], training=True) - (latents - noise)))
 
 
 def transport(model: keras.Model, noise: Any, steps: int = STEPS) -> Any:
     """Noise (batch, d) to latents (batch, d), in midpoint steps."""
-    points = noise
+    points, each = noise, ops.ones_like(noise[:, :1])
     for step in range(steps):
-        middle = points + model([points, ops.full_like(points[:, :1], step / steps)]) * (0.5 / steps)
-        points = points + model([middle, ops.full_like(points[:, :1], (step + 0.5) / steps)]) / steps
+        start, half = (each * places_in_time(np.array([[time / steps]])) for time in (step, step + 0.5))
+        middle = points + model([points, start]) * (0.5 / steps)
+        points = points + model([middle, half]) / steps
     return points
 
 
@@ -75,7 +86,7 @@ class Prior:
         chosen = random.integers(0, len(self.posterior[0]), BATCH)
         mean, deviation = (values[chosen] for values in self.posterior)
         noise = random.standard_normal((2, *mean.shape), np.float32)
-        return self._step(noise[0], mean + deviation * noise[1], random.random((BATCH, 1), np.float32))
+        return self._step(noise[0], mean + deviation * noise[1], places_in_time(random.random((BATCH, 1), np.float32)))
 
     def __call__(self, noise: np.ndarray) -> np.ndarray:
         """Noise (n, d) to latents (n, d), by the averaged weights."""
@@ -87,6 +98,6 @@ class Prior:
         self._step.finish()
         return self.flow
 
-    def _loss(self, noise: Any, latents: Any, times: Any) -> tuple[Any, dict[str, Any]]:
-        value = matching_loss(self.flow, noise, latents, times)
+    def _loss(self, noise: Any, latents: Any, places: Any) -> tuple[Any, dict[str, Any]]:
+        value = matching_loss(self.flow, noise, latents, places)
         return value, {"prior": value}

@@ -28,6 +28,8 @@ BATCH = 50
 STRIPS, STEPS = 100, 8
 """Ways from one latent to another, in as many pictures as `generate` makes of them by default."""
 TIMED = 20
+FLOORS = 5
+"""Random draws of real pictures whose mean is the floor."""
 
 Figures = dict[str, tuple[float, float | None, str | None]]
 """name -> value, what stands beside it, what that is."""
@@ -42,12 +44,13 @@ async def measure_generate(model: Served, data: Dataset, folder: Path) -> tuple[
     if classifier is None:
         return figures | _copies(pictures, data), {}
     features, read_as = classifier(pictures)
-    shares = _shares(read_as, data)
-    real_shares, floor_shares = _shares(data.test.labels, data), _shares(data.train.labels, data)
-    lowest = (shares / real_shares).min(), (floor_shares / real_shares).min()
-    figures |= {"lowest_class_share": (float(lowest[0]), float(lowest[1]), "training pictures")}
+    shares, real_shares = _shares(read_as, data), _shares(data.test.labels, data)
+    random = np.random.default_rng(0)
+    floors = [random.choice(len(data.train), COMPARED, replace=False) for _ in range(FLOORS)]
+    lowest_real = float(np.mean([(_shares(data.train.labels[floor], data) / real_shares).min() for floor in floors]))
+    figures |= {"lowest_class_share": (float((shares / real_shares).min()), lowest_real, "training pictures")}
     _histogram(shares, real_shares, data.classes, folder / "classes.png")
-    common, details = _judged(pictures, features, strips, data, classifier, folder)
+    common, details = _judged(pictures, features, strips, floors, data, classifier, folder)
     return figures | common, details | {"class_shares": dict(zip(data.classes, shares.tolist(), strict=True))}
 
 
@@ -60,33 +63,43 @@ async def measure_digits(model: Served, data: Dataset, folder: Path) -> tuple[Fi
     classes = len(data.classes)
     if classes == 0:
         raise TrainingError(f"--data {data.name} has no classes to ask {model.model} for.")
-    each = max(1, 64 // classes)
     asked = np.tile(np.arange(classes), ASKED // classes)
-    step = each * classes
-    requests = [{"labels": asked[start : start + step].tolist(), "seed": start // step} for start in range(0, len(asked), step)]
+    requests = [{"labels": asked[start : start + BATCH].tolist(), "seed": start // BATCH} for start in range(0, len(asked), BATCH)]
     pictures = await model.drawn("digits", requests)
     strips = await _walks(model, classes)
     figures = await _timings(model, "digits", {"labels": asked[:64].tolist()}, {"labels": [0]})
-    compared = np.sort(_balanced(asked, classes, COMPARED))
+    compared = np.arange(COMPARED)
     classifier = Classifier.find(data)
     if classifier is None:
         return figures | _copies(pictures[compared], data), {}
     features, read_as = classifier(pictures)
     figures |= _read(features, read_as, asked, data, classifier)
     confusion = np.stack([np.bincount(read_as[asked == label], minlength=classes) for label in range(classes)])
-    common, details = _judged(pictures[compared], features[compared], strips, data, classifier, folder)
+    floors = [_balanced(data.train.labels, classes, COMPARED, np.random.default_rng(draw)) for draw in range(FLOORS)]
+    common, details = _judged(pictures[compared], features[compared], strips, floors, data, classifier, folder)
     return figures | common, details | {"read_as": dict(zip(data.classes, confusion.tolist(), strict=True))}
 
 
 def _judged(
-    pictures: np.ndarray, features: np.ndarray, strips: np.ndarray, data: Dataset, classifier: Classifier, folder: Path
+    pictures: np.ndarray,
+    features: np.ndarray,
+    strips: np.ndarray,
+    floors: list[np.ndarray],
+    data: Dataset,
+    classifier: Classifier,
+    folder: Path,
 ) -> tuple[Figures, dict[str, Any]]:
-    """What is measured of every generator: its pictures against real ones, and the steps of its strips."""
+    """What is measured of every generator: its pictures against real ones, and the steps of its strips.
+
+    Args:
+        floors: indices of as many training pictures, classes in the same shares, several times at random.
+    """
     known = classifier(data.train.images)[0]
     interpolation, details = _interpolation(strips, classifier)
     _save_strips(strips, folder)
     _save_nearest(pictures, features, data, known, folder)
-    return interpolation | _against_real(features, pictures, data, classifier, known), details
+    figures, more = _against_real(features, data, classifier, known, floors)
+    return interpolation | figures | _copies(pictures, data), details | more
 
 
 async def _walks(model: Served, classes: int) -> np.ndarray:
@@ -140,19 +153,26 @@ def _interpolation(strips: np.ndarray, classifier: Classifier) -> tuple[Figures,
     }, details
 
 
-def _against_real(features: np.ndarray, pictures: np.ndarray, data: Dataset, classifier: Classifier, known: np.ndarray) -> Figures:
-    """Generated pictures, and as the floor as many balanced training pictures, each against the test pictures."""
+def _against_real(
+    features: np.ndarray, data: Dataset, classifier: Classifier, known: np.ndarray, floors: list[np.ndarray]
+) -> tuple[Figures, dict[str, Any]]:
+    """Generated pictures, and for the floor training pictures, each against the test pictures."""
     real = classifier(data.test.images)[0]
-    floor = known[_balanced(data.train.labels, len(data.classes), len(features))]
-    pairs = {"frechet_distance": (metrics.frechet_distance(features, real), metrics.frechet_distance(floor, real))}
-    pairs["frechet_distance_over_floor"] = (pairs["frechet_distance"][0] / pairs["frechet_distance"][1], 1.0)
-    pairs["kernel_distance"] = (metrics.kernel_distance(features, real), metrics.kernel_distance(floor, real))
-    names = "precision", "recall", "density", "coverage"
-    ours, theirs = (metrics.manifold_figures(real[: len(some)], some) for some in (features, floor))
-    pairs |= dict(zip(names, zip(ours, theirs, strict=True), strict=True))
+    some = real[np.random.default_rng(0).choice(len(real), len(features), replace=False)]
+    names = "frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"
+
+    def compared(points: np.ndarray) -> list[float]:
+        distances = [metrics.frechet_distance(points, real), metrics.kernel_distance(points, real)]
+        return [*distances, *metrics.manifold_figures(some, points)]
+
+    ours, theirs = compared(features), np.array([compared(known[floor]) for floor in floors])
+    figures: Figures = {
+        name: (value, beside, "training pictures") for name, value, beside in zip(names, ours, theirs.mean(axis=0).tolist(), strict=True)
+    }
+    figures["frechet_distance_over_floor"] = (ours[0] / float(theirs[:, 0].mean()), 1.0, "training pictures")
     copies = metrics.nearest(features, known)[0].mean() / metrics.nearest(real, known)[0].mean()
-    figures: Figures = {name: (value, beside, "training pictures") for name, (value, beside) in pairs.items()}
-    return figures | {"nearest_training_distance_features": (float(copies), 1.0, "test pictures")} | _copies(pictures, data)
+    figures["nearest_training_distance_features"] = (float(copies), 1.0, "test pictures")
+    return figures, {"frechet_distance_of_each_floor": theirs[:, 0].round(4).tolist()}
 
 
 def _copies(pictures: np.ndarray, data: Dataset) -> Figures:
@@ -173,7 +193,7 @@ def _histogram(shares: np.ndarray, real: np.ndarray, classes: tuple[str, ...], p
     axis.bar(places + 0.2, shares, 0.4, label="drawn", color="#08519c")
     axis.set(ylabel="share of pictures", xticks=places)
     axis.set_xticklabels(classes, rotation=0 if max(map(len, classes)) < 3 else 30)
-    axis.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=80)
 
 
@@ -195,6 +215,7 @@ def flat(pictures: np.ndarray) -> np.ndarray:
     return pictures.reshape(len(pictures), -1).astype(np.float32) / 255
 
 
-def _balanced(labels: np.ndarray, classes: int, number: int) -> np.ndarray:
-    """Indices of the first number / classes items of each class."""
-    return np.concatenate([np.flatnonzero(labels == label)[: number // classes] for label in range(classes)])
+def _balanced(labels: np.ndarray, classes: int, number: int, random: np.random.Generator) -> np.ndarray:
+    """Indices of number / classes random items of each class."""
+    each = (random.choice(np.flatnonzero(labels == label), number // classes, replace=False) for label in range(classes))
+    return np.concatenate(list(each))

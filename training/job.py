@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pydantic
 
-from service.contract.manifest import FILE, Name
+from service.contract.manifest import FILE, ManifestError, Name, read
 from training import data, recipes
 from training.loop import CHECKPOINT_SECONDS, Run
 from training.problems import TrainingError
@@ -59,7 +59,7 @@ class Job:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
-            job = cls(**about["settings"])
+            job = cls(**{field.name: about["settings"][field.name] for field in dataclasses.fields(cls)})
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise TrainingError(f"{path} is damaged or of another version ({error}): train again.") from error
         if about["step"] < about["steps"]:
@@ -70,11 +70,15 @@ class Job:
     def command(self) -> str:
         """The command line that trains the same again."""
         words = ["python -m training fit", self.recipe]
-        if self.source != "mnist":
+        if self.smoke:
+            words.append("--smoke")
+        elif self.source != "mnist":
             words += ["--data", self.source]
         if self.source.startswith("folder"):
             words += ["--image-size", str(self.image_size), "--channels", str(self.channels)]
-        words += [f"--{name.replace('_', '-')} {value}" for name, value in self.config.items()]
+        for field in dataclasses.fields(recipes.find(self.recipe).Config):
+            if field.metadata.get("only") in (None, self.config["variant"]):
+                words.append(f"--{field.name.replace('_', '-')} {self.config[field.name]}")
         return " ".join([*words, f"--seed {self.seed}"])
 
     def fit(
@@ -98,7 +102,7 @@ class Job:
             Interrupted: stopped by a signal, after a checkpoint was written.
         """
         recipe = recipes.find(self.recipe)
-        check_out(out, replace=resume or overwrite)
+        check_out(out, overwrite, self if resume else None)
         if unknown := set(default_for) - set(recipe.TASKS):
             raise TrainingError(f"--default-for {', '.join(sorted(unknown))}: {self.recipe} serves {', '.join(recipe.TASKS)}.")
         dataset = data.load(source or self.source, self.image_size, self.channels)
@@ -107,7 +111,7 @@ class Job:
         run = Run(
             folder,
             seed=self.seed,
-            settings=dataclasses.asdict(named),
+            settings=dataclasses.asdict(named) | {"pictures": dataset.fingerprint},
             resume=resume,
             overwrite=overwrite,
             steps_limit=SMOKE_STEPS if self.smoke else None,
@@ -117,7 +121,7 @@ class Job:
         keras.utils.set_random_seed(self.seed)
         trained = recipe.train(config, dataset, run)
         if keras.config.backend() != "tensorflow":
-            _export_with_tensorflow(folder, out, default_for, source or self.source)
+            _export_with_tensorflow(folder, out, default_for, source or self.source, overwrite)
             return
         from training.export import export
 
@@ -125,7 +129,7 @@ class Job:
         print(f"{out}: {manifest.title}, serves {', '.join(manifest.tasks)}; digest {manifest.digest[:12]}")
 
 
-def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...], source: str) -> None:
+def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...], source: str, overwrite: bool) -> None:
     """Writes ONNX, which goes by way of TensorFlow, in a process of its own whose backend that is; where there is none, says how.
 
     Raises:
@@ -133,6 +137,7 @@ def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...
     """
     words = ["training", "export", os.path.relpath(folder, RUNS), "--out", str(out), "--data", source]
     words += ["--default-for", *default_for] if default_for else []
+    words += ["--overwrite"] if overwrite else []
     if importlib.util.find_spec("tensorflow") is None:
         print(f"Trained. To write ONNX, take {folder} where TensorFlow is: python -m {' '.join(words)}")
         return
@@ -140,11 +145,12 @@ def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...
         raise TrainingError(f"Trained, but not exported: python -m {' '.join(words)} tries again.")
 
 
-def check_out(out: Path, replace: bool) -> None:
+def check_out(out: Path, overwrite: bool, resumed: Job | None) -> None:
     """Refuses, before any training, a folder that cannot be named so, or in which there is something already.
 
     Args:
-        replace: an earlier model may be replaced; anything else never is.
+        overwrite: an earlier model may be replaced; anything else never is.
+        resumed: the job that goes on; a model of that same job may be replaced too.
 
     Raises:
         TrainingError: the name is no model's, or the folder is not free.
@@ -155,5 +161,12 @@ def check_out(out: Path, replace: bool) -> None:
         raise TrainingError(f"--out {out}: a model's name has lower-case letters, digits and hyphens only.") from error
     if out.exists() and not (out.is_dir() and ((out / FILE).exists() or not any(out.iterdir()))):
         raise TrainingError(f"--out {out} is there already and is no model: it would be replaced. Name another folder.")
-    if (out / FILE).exists() and not replace:
+    if (out / FILE).exists() and not overwrite and not (resumed is not None and _is_of(out, resumed)):
         raise TrainingError(f"{out} is a model already: --overwrite replaces it, --out names another folder.")
+
+
+def _is_of(out: Path, job: Job) -> bool:
+    try:
+        return read(out).training.command.startswith(f"{job.command} --out ")
+    except ManifestError:
+        return False

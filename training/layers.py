@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,6 +11,9 @@ import numpy as np
 from keras import layers, ops
 
 from training.problems import TrainingError
+
+INFERRED = 500
+"""Pictures of one call of `infer`."""
 
 
 def halvings(size: int) -> int:
@@ -183,14 +187,18 @@ def serve(inputs: list[Any], outputs: dict[str, Any]) -> keras.Model:
     return keras.Model({tensor.name: tensor for tensor in inputs}, outputs)
 
 
-def infer(model: keras.Model, inputs: Any, batch_size: int = 500) -> list[np.ndarray]:
+def infer(model: keras.Model, inputs: Any, prepare: Callable[[np.ndarray], np.ndarray] | None = None) -> list[np.ndarray]:
     """What a network gives in inference mode: one array (n, ...) an output, from its input (n, ...) or a list of its inputs.
 
     (Keras's own `predict` gives the memory of the variables away on JAX, so that they cannot be saved afterwards.)
+
+    Args:
+        prepare: is applied to each part of the inputs on its way in, so that a whole data set never stands in memory as floats.
     """
     number = len(keras.tree.flatten(inputs)[0])
     parts = []
-    for start in range(0, number, batch_size):
-        batch = keras.tree.map_structure(lambda array: array[start : start + batch_size], inputs)  # noqa: B023
+    for start in range(0, number, INFERRED):
+        batch = keras.tree.map_structure(lambda array: array[start : start + INFERRED], inputs)  # noqa: B023
+        batch = batch if prepare is None else keras.tree.map_structure(prepare, batch)
         parts.append([ops.convert_to_numpy(part) for part in keras.tree.flatten(model(batch))])
     return [np.concatenate(output) for output in zip(*parts, strict=True)]

@@ -116,8 +116,10 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.resume:
             self._restore(variables)
-        elif not self.overwrite:
-            self._refuse_unfinished()
+        else:
+            if not self.overwrite:
+                self._refuse_unfinished()
+            self.checkpoint.unlink(missing_ok=True)
         self._clear_later()
         progress = tqdm(total=steps * epochs, initial=self.step, disable=self.quiet, unit="step", smoothing=0.05)
         writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
@@ -243,7 +245,7 @@ class Run:
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
         self.step, self.seconds, self.cpu_seconds = about["step"], about["seconds"], about["cpu_seconds"]
-        if self.step >= about["steps"]:  # nothing is left to do here
+        if self.step >= about["steps"]:  # nothing is left to do, so it was all done where that says
             self.backend, self.device = about.get("backend", self.backend), about.get("device", self.device)
 
 

@@ -16,13 +16,13 @@ from training.problems import TrainingError
 from training.served import served
 
 SIDE = 20
-REACH = 2.5
+REACH = 3.0
 
 
 def latent_maps(folders: list[Path], data: Dataset) -> Path:
     """Draws, a row a model, where the test pictures lie and what is decoded over the same square.
 
-    The grid spans -2.5..2.5 in both latent dimensions. Written to `pictures/latent-maps.png` of the first.
+    Both span -3..3 in both latent dimensions. Written to `pictures/latent-maps.png` of the first.
 
     Raises:
         TrainingError: a model whose latent space is not two-dimensional.
@@ -57,5 +57,5 @@ def _scatter(axis: Any, embeddings: np.ndarray, data: Dataset) -> None:
     for label, name in enumerate(data.classes or ("all",)):
         points = embeddings[data.test.labels == label]
         axis.scatter(points[:, 0], points[:, 1], s=2, alpha=0.6, label=name)
-    axis.set(xlim=(-2 * REACH, 2 * REACH), ylim=(-2 * REACH, 2 * REACH), aspect="equal")
+    axis.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
     axis.legend(markerscale=5, loc="upper right", fontsize="small")

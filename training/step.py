@@ -137,13 +137,13 @@ def device() -> str:
 def averaging(steps: int, momentum: float = 0.999) -> float:
     """The momentum of a moving average of the weights, lowered in a run so short that it would still hold its start.
 
-    1 - 4 / steps averages over the last quarter of a run and leaves under 2 % of the initial weights in it.
+    1 - 4 / steps, in runs of under 4,000 steps, averages over the last quarter and leaves under 2 % of the initial weights in it.
     """
     return max(0.0, min(momentum, 1.0 - 4.0 / steps))
 
 
 def annealed(learning_rate: float, steps: int, **options: Any) -> keras.optimizers.Optimizer:
-    """Adam whose rate falls to a hundredth along a cosine, and which averages the weights of the last quarter."""
+    """Adam whose rate falls to a hundredth along a cosine, and which keeps a moving average of the weights (`averaging`)."""
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, max(1, steps), alpha=0.01)
     return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=averaging(max(1, steps)), **options)
 

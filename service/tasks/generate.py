@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Self
 
 import numpy as np
@@ -43,7 +44,7 @@ class GenerateRequest(bodies.Body):
         Field(
             min_length=2,
             max_length=2,
-            description="two seeds or two latents: pictures on the way from one to the other, in steps that look even",
+            description="two seeds or two latents: pictures on the way from one to the other, closer together where they change fast",
         ),
     ] = None
     steps: Annotated[int, Field(ge=2, le=64, description="how many pictures `between` makes, both ends included")] = 8
@@ -106,7 +107,7 @@ async def _latents(call: Call, request: GenerateRequest, model: Model) -> tuple[
     if request.between is not None:
         way = await _way(call, request.between, request.truncation, model)
         pictures = (await call.run(model, TASK, "decoder", latents=way))["images"]
-        return latents.evenly(way, pictures, request.steps), None
+        return await call.work("encode", partial(latents.evenly, way, pictures, request.steps)), None
     noise, seed = call.noise(request.seed, request.n, _noise_dimension(model), request.truncation)
     return await _through_prior(call, model, noise), seed
 

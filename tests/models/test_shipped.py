@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from support import MODELS, ROOT
 from service.contract import images
 from service.contract.manifest import Manifest, read, sha256
 from service.engine.session import Placement, Session, usable_cores
-from training import card
+from training import card, recipes
+from training.__main__ import chosen, parser
 
 FOLDERS = sorted(path for path in MODELS.iterdir() if path.is_dir() and not path.name.startswith("."))
 
@@ -52,6 +54,36 @@ def test_graphs_answer_as_keras_did(folder: Path, manifest: Manifest) -> None:
         for key, ours in expected.items():
             difference = np.abs(found[key].astype(np.float64) - ours).max()
             assert difference <= (1 if ours.dtype == np.uint8 else 1e-3 * np.abs(ours).max()), key
+
+
+def test_an_answer_does_not_depend_on_what_shares_its_run(folder: Path, manifest: Manifest) -> None:
+    random = np.random.default_rng(0)
+    for graph in manifest.graphs.values():
+        session = Session(folder / graph.file, graph, Placement("cpu", usable_cores()))
+        rows = {port.name: _rows(port.dtype, (64, *port.item), random) for port in graph.inputs}
+        whole = session.run(rows)
+        for number in range(1, 64):
+            part = session.run({name: values[:number] for name, values in rows.items()})
+            assert all(np.array_equal(part[name], whole[name][:number]) for name in whole), (graph.file, number)
+        turned = session.run({name: values[::-1] for name, values in rows.items()})
+        assert all(np.array_equal(turned[name][::-1], whole[name]) for name in whole), graph.file
+
+
+def _rows(dtype: str, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    if dtype == "float32":
+        return random.standard_normal(shape, np.float32)
+    return random.integers(0, 256 if dtype == "uint8" else 10, shape).astype(dtype)
+
+
+def test_the_commands_of_the_card_are_commands(manifest: Manifest) -> None:
+    for command in {manifest.training.command, *(metric.command for metric in manifest.metrics.values())}:
+        words = shlex.split(command)
+        assert words[:3] == ["python", "-m", "training"]
+        options = parser(words[3:]).parse_args(words[3:])
+        if words[3] == "fit":
+            assert chosen(options, recipes.find(manifest.training.recipe)).keys() >= manifest.training.config.keys()
+        else:
+            assert options.name == manifest.name
 
 
 def test_the_card_is_that_of_the_manifest(folder: Path, manifest: Manifest) -> None:

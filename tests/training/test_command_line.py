@@ -214,11 +214,19 @@ def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures:
         (["fit", "dcgan", "--variant", "chapter", "--data", f"folder:{pictures}", "--image-size", "30"], "multiple of 4"),
         (["fit", "vae", "--data", "folder:nowhere"], "no such folder"),
         (["fit", "vae", "--data", "folder:empty"], "at least 8"),
-        (["fit", "vae", "--data", f"folder:{pictures}", "--image-size", "50"], "multiple of"),
+        (["fit", "vae", "--data", f"folder:{pictures}", "--image-size", "50", "--batch-size", "8"], "multiple of"),
+        (["fit", "gan", "--variant", "chapter", "--penalty", "1"], "--penalty has no effect with --variant chapter"),
+        (["fit", "gan", "--smoothing", "0.1"], "--smoothing has no effect with --variant improved"),
+        (["fit", "gan", "--smoke", "--discriminator-steps", "9"], "lower it"),
+        (["fit", "gan", "--average", "1"], "not below 1"),
+        (["fit", "gan", "--learning-rate", "inf"], "not below infinity"),
+        (["fit", "vae", "--prior-epochs", "-1"], "below 0"),
+        (["fit", "vae", "--epochs", "1.5"], "not a whole number"),
+        (["evaluate", "vae", "--references", "5"], "below 6"),
         (["fit", "vae", "--data", f"folder:{pictures}", "--channels", "2"], "--channels 2"),
         (["fit", "vae", "--data", "drawn", "--batch-size", "5000"], "lower --batch-size"),
         (["fit", "vae", "--data", "drawn", "--epochs", "0"], "not above 0"),
-        (["fit", "vae", "--data", "drawn", "--epochs", "many"], "not a number"),
+        (["fit", "vae", "--data", "drawn", "--learning-rate", "high"], "not a number"),
         (["fit", "vae", "--colour", "red"], "--colour"),
         (["fit", "magic"], "magic"),
         (["fit", "vae", "--data", "drawn", "--resume"], "leave out --resume"),
@@ -249,6 +257,38 @@ def test_resuming_with_other_options_is_refused(tmp_path: Path, failure: Failure
     assert run(tmp_path, *options).returncode == 0
     line = failure(*options, "--resume", "--latent-dimension", "5")
     assert "latent_dimension 2 (not 5)" in line
+
+
+def test_resuming_with_other_pictures_is_refused(tmp_path: Path, pictures: Path, failure: Failure) -> None:
+    options = ["fit", "autoencoder", "--data", f"folder:{pictures}", "--image-size", "16", "--batch-size", "4", "--width", "16"]
+    options += ["--epochs", "1", "--out", "models/ae"]
+    assert run(tmp_path, *options).returncode == 0
+    assert run(tmp_path, *options, "--resume").returncode == 0
+    Image.new("RGB", (40, 50)).save(pictures / "dark" / "0.png")
+    assert "pictures" in failure(*options, "--resume")
+    assert "pictures" in failure("export", "ae")
+
+
+def test_a_model_of_another_run_is_not_replaced_unasked(tmp_path: Path, failure: Failure) -> None:
+    options = ["fit", "autoencoder", "--smoke", "--seed", "1", "--out", "models/ae"]
+    assert run(tmp_path, *options).returncode == 0
+    assert run(tmp_path, *options, "--resume").returncode == 0
+    shutil.rmtree(tmp_path / "models" / "ae")
+    shutil.copytree(MODELS / "autoencoder", tmp_path / "models" / "ae")
+    for arguments in (options, [*options, "--resume"], ["export", "smoke/ae", "--out", "models/ae"]):
+        assert "is a model already" in failure(*arguments)
+    assert run(tmp_path, "export", "smoke/ae").returncode == 0
+    assert read(tmp_path / "runs" / "smoke" / "models" / "ae").training.seed == 1
+    assert read(tmp_path / "models" / "ae").digest == read(MODELS / "autoencoder").digest
+    assert run(tmp_path, "export", "smoke/ae", "--out", "models/ae", "--overwrite").returncode == 0
+    assert "--smoke" in read(tmp_path / "models" / "ae").training.command
+
+
+def test_a_run_that_starts_afresh_forgets_the_finished_one(tmp_path: Path) -> None:
+    options = ["fit", "autoencoder", "--smoke", "--out", "models/ae"]
+    assert run(tmp_path, *options).returncode == 0
+    assert run(tmp_path, *options, "--overwrite", "--learning-rate", "1e30").returncode == 1
+    assert not (tmp_path / "runs" / "smoke" / "ae" / "checkpoint.npz").exists()
 
 
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:

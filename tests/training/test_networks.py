@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from training import flow, recipes
-from training.losses import binary_cross_entropy
+from training.losses import binary_cross_entropy, relativistic, zero_centred_penalty
 from training.step import Step
 
 
@@ -20,13 +20,28 @@ def test_cross_entropy_from_logits_is_that_of_probabilities() -> None:
     assert float(binary_cross_entropy(np.array([200.0, -200.0], np.float32), np.array([1.0, 0.0]))) == pytest.approx(0.0)
 
 
+def test_relativistic_loss_compares_paired_scores() -> None:
+    leading, trailing = np.array([2.0, -1.0], np.float32), np.array([0.5, 1.0], np.float32)
+    expected = (np.log1p(np.exp(-1.5)) + np.log1p(np.exp(2.0))) / 2
+    assert float(relativistic(leading, trailing)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_penalty_is_the_squared_norm_of_the_gradient() -> None:
+    pictures = np.random.default_rng(0).standard_normal((5, 2, 3, 1)).astype(np.float32)
+    weights = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
+    linear = zero_centred_penalty(lambda x: ops.sum(x * weights, axis=(1, 2, 3)), ops.convert_to_tensor(pictures))
+    assert float(linear) == pytest.approx((weights**2).sum(), rel=1e-5)
+    squares = zero_centred_penalty(lambda x: ops.sum(x * x, axis=(1, 2, 3)), ops.convert_to_tensor(pictures))
+    assert float(squares) == pytest.approx((4 * pictures**2).sum(axis=(1, 2, 3)).mean(), rel=1e-5)
+
+
 def test_a_flow_carries_noise_to_where_the_latents_are() -> None:
     """Two narrow clouds in the plane: nearly all noise ends in one of them, half in each, and neighbours stay neighbours."""
     keras.utils.set_random_seed(0)
     model = flow.velocity(2, width=64)
 
-    def loss(noise: object, latents: object, times: object) -> tuple[object, dict[str, object]]:
-        value = flow.matching_loss(model, noise, latents, times)
+    def loss(noise: object, latents: object, places: object) -> tuple[object, dict[str, object]]:
+        value = flow.matching_loss(model, noise, latents, places)
         return value, {"loss": value}
 
     step = Step(loss, model.trainable_variables, keras.optimizers.Adam(2e-3))
@@ -34,7 +49,7 @@ def test_a_flow_carries_noise_to_where_the_latents_are() -> None:
     for _ in range(400):
         noise = random.standard_normal((256, 2), np.float32)
         latents = random.standard_normal((256, 2), np.float32) * 0.1 + random.choice([-2.0, 2.0], (256, 1)).astype(np.float32)
-        step(noise, latents, random.random((256, 1), np.float32))
+        step(noise, latents, flow.places_in_time(random.random((256, 1), np.float32)))
     noise = random.standard_normal((1000, 2), np.float32)
     reached = ops.convert_to_numpy(flow.transport(model, ops.convert_to_tensor(noise)))
     distances = np.abs(np.abs(reached) - 2.0).max(axis=1)
@@ -68,9 +83,3 @@ def test_the_chapters_encoders_and_decoder_have_the_chapters_sizes(name: str, ou
     width = {"autoencoder": 2, "vae": 4}[name]
     assert chapter_encoder(28, 1, width).count_params() == outputs
     assert chapter_decoder(28, 1, 2).count_params() == 28_161
-
-
-@pytest.mark.parametrize("name", recipes.NAMES)
-def test_the_chapter_variant_is_named_so(name: str) -> None:
-    recipe = recipes.find(name)
-    assert (recipe.Config().variant, recipe.CHAPTER.variant) == ("improved", "chapter")

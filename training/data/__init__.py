@@ -1,12 +1,12 @@
 """Where pictures come from: one module a source.
 
-A source yields NumPy arrays and declares its licence. `load("mnist")`, `load("mnist:PATH")` or
-`load("folder:PATH")` finds it; what is held out for figures (`test`) and for choices (`validation`) is
-decided here, not in a recipe.
+A source yields NumPy arrays and declares its licence. `load` finds it by its name in SOURCES; what is held out for
+figures (`test`) and for choices (`validation`) is decided here, not in a recipe.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,16 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.fit.height, self.fit.width, self.fit.channels
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what is trained on and chosen by: a resumed run has to find the same pictures, in the same order."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation):
+            digest.update(str(split.images.shape).encode())
+            digest.update(np.ascontiguousarray(split.images).data)
+            digest.update(np.ascontiguousarray(split.labels).data)
+        return digest.hexdigest()[:16]
 
 
 def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from training.problems import TrainingError
@@ -21,13 +21,25 @@ class About:
     misuse: str
 
 
+def setting(default: Any, about: str, *, least: float | None = None, below: float | None = None, only: str | None = None) -> Any:
+    """A field of a recipe's Config, which is an option of the command line.
+
+    Args:
+        about: what it is, for `--help`.
+        least: the smallest value; without it, the value has to be above 0.
+        below: what the value has to be below.
+        only: the one variant in which it has an effect.
+    """
+    return field(default=default, metadata={"about": about, "least": least, "below": below, "only": only})
+
+
 class Recipe(Protocol):
     """The names that a recipe's module offers.
 
     Attributes:
         TASKS: the operations that its models serve, each with the graph that plays each role.
         ABOUT: for the card.
-        Config: a frozen dataclass; its fields are the options of the command line. `variant` is `improved` or `chapter`.
+        Config: a frozen dataclass of `setting`s; they are the options of the command line. `variant` is `improved` or `chapter`.
         CHAPTER: the Config that `--variant chapter` begins with.
     """
 

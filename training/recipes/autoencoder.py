@@ -2,8 +2,8 @@
 
 Hinton & Salakhutdinov 2006; the first model of the chapter, with two latent dimensions so that the whole
 space fits on a page. Nothing shapes that space, so a second stage learns where in it real pictures are (training/flow.py);
-its graph, the prior, maps noise to latents. The latents are whitened in the serving graphs (zero mean, unit covariance over the
-training pictures). `chapter` is the chapter's pair of small networks, trained on the same error, without a second stage.
+its graph, the prior, maps noise to latents. In the serving graphs each latent dimension has zero mean and unit variance over the
+training pictures. `chapter` is the chapter's pair of small networks, trained on the same error, without a second stage.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from training.data import Dataset
 from training.data.pixels import to_floats, to_pixels
@@ -21,7 +21,7 @@ from training.flow import Prior, transport
 from training.layers import chapter_decoder, chapter_encoder, decoder, encoder, from_logits, from_pixels, infer, serve
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, contact_sheet
-from training.recipes import About
+from training.recipes import About, setting
 from training.step import Step, annealed
 
 TASKS = {
@@ -34,28 +34,24 @@ ABOUT = About(
     title="Autoencoder",
     description="Encodes a picture into a few numbers and decodes it again, trained on the reconstruction alone.",
     limits=(
-        "Knows only pictures like those it was trained on: bright strokes on black, one digit, centred. Nothing shapes the "
-        "latent space, so it has holes: a latent of one's own choosing may decode to no digit."
+        "Knows only pictures like those it was trained on: one thing, bright on black, centred. Nothing shapes the "
+        "latent space, so it has holes: a latent of one's own choosing may decode to nothing like them."
     ),
-    misuse="Not a reader of handwriting: an embedding is no classification, and its errors are not calibrated.",
+    misuse="Not a classifier, and no detector of odd pictures: its errors are not calibrated.",
 )
 
 
 @dataclass(frozen=True)
 class Config:
-    """Some 20 minutes on one CPU core, 3 of them the second stage.
-
-    Attributes:
-        prior_epochs: of the second stage, counted apart; 0 for none, and noise is the latents.
-    """
+    """Some 20 minutes on one CPU core, 3 of them the second stage."""
 
     variant: Literal["improved", "chapter"] = "improved"
-    epochs: int = 12
-    batch_size: int = 128
-    latent_dimension: int = 2
-    width: int = 64
-    learning_rate: float = 1e-3
-    prior_epochs: int = 30
+    epochs: int = setting(12, "passes over the training pictures")
+    batch_size: int = setting(128, "pictures a step")
+    latent_dimension: int = setting(2, "numbers that a picture is encoded into")
+    width: int = setting(64, "filters of the widest convolutions", only="improved")
+    learning_rate: float = setting(1e-3, "of Adam, at its highest")
+    prior_epochs: int = setting(30, "of the second stage, each of as many steps as one of --epochs; 0: none, noise is the latents", least=0)
 
 
 CHAPTER = Config(variant="chapter", epochs=30, prior_epochs=0)
@@ -63,12 +59,12 @@ CHAPTER = Config(variant="chapter", epochs=30, prior_epochs=0)
 
 @dataclass(frozen=True)
 class Trained:
-    """The encoder, the decoder, the affine map that whitens, white = (latent - mean) @ whiten, and the flow to white latents."""
+    """The networks, the mean and deviation (d,) of the encoder's latents, and the flow to latents standardised by these."""
 
     encoder: keras.Model
     decoder: keras.Model
     mean: np.ndarray
-    whiten: np.ndarray
+    deviation: np.ndarray
     flow: keras.Model | None
 
 
@@ -97,9 +93,9 @@ def train(config: Config, data: Dataset, run: Run) -> Trained:
             return step(to_floats(data.train.images[indices]))
         if prior.posterior is None:  # the first stage is over, perhaps before this run was resumed
             step.finish()
-            latents = infer(encode, to_floats(data.train.images))[0]
-            mean, whiten = _whitening(latents)
-            prior.posterior = np.asarray((latents - mean) @ whiten, np.float32), np.zeros_like(latents)
+            latents = infer(encode, data.train.images, to_floats)[0]
+            mean, deviation = _moments(latents)
+            prior.posterior = (latents - mean) / deviation, np.zeros_like(latents)
         return prior.step(random)
 
     shown = to_floats(data.validation.images[:32])
@@ -112,35 +108,26 @@ def train(config: Config, data: Dataset, run: Run) -> Trained:
     variables = [*encode.variables, *decode.variables, *step.variables]
     run.fit(one, plan, variables=[*variables, *(prior.variables if prior else [])], sheet=sheet)
     step.finish()
-    whitening = _whitening(infer(encode, to_floats(data.train.images))[0])
-    return Trained(encode, decode, *whitening, prior.finish() if prior else None)
+    moments = _moments(infer(encode, data.train.images, to_floats)[0])
+    return Trained(encode, decode, *moments, prior.finish() if prior else None)
 
 
-def _whitening(latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (d,) of latents (n, d), and the matrix (d, d) that gives them, once centred, unit covariance."""
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(latents.astype(np.float64), rowvar=False)))
-    return latents.mean(axis=0, dtype=np.float64), vectors / np.sqrt(np.maximum(values, 1e-12))
+def _moments(latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (d,) of latents (n, d); a dimension that never varies is left in its units."""
+    mean, deviation = latents.mean(axis=0, dtype=np.float64), latents.std(axis=0, dtype=np.float64)
+    return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
 
 
 def serving(config: Config, data: Dataset, trained: Trained) -> dict[str, keras.Model]:
-    """`encoder`: images -> embedding (whitened latents). `decoder`: latents (whitened) -> images. `prior`: noise -> latents."""
+    """`encoder`: images -> embedding (standardised latents). `decoder`: latents (standardised) -> images. `prior`: noise -> latents."""
     size, channels = data.shape[0], data.shape[2]
-    whiten = _affine(trained.whiten, -trained.mean @ trained.whiten)
-    colour = _affine(np.linalg.inv(trained.whiten), trained.mean)
     pixels, pictures = from_pixels(size, channels)
     latents = keras.Input((config.latent_dimension,), name="latents")
     graphs = {
-        "encoder": serve([pixels], {"embedding": whiten(trained.encoder(pictures))}),
-        "decoder": serve([latents], {"images": graph_to_pixels(trained.decoder(colour(latents)))}),
+        "encoder": serve([pixels], {"embedding": (trained.encoder(pictures) - trained.mean) / trained.deviation}),
+        "decoder": serve([latents], {"images": graph_to_pixels(trained.decoder(latents * trained.deviation + trained.mean))}),
     }
     if trained.flow is not None:
         noise = keras.Input((config.latent_dimension,), name="noise")
         graphs["prior"] = serve([noise], {"latents": transport(trained.flow, noise)})
     return graphs
-
-
-def _affine(matrix: np.ndarray, offset: np.ndarray) -> layers.Dense:
-    layer = layers.Dense(matrix.shape[1])
-    layer.build((None, matrix.shape[0]))
-    layer.set_weights([matrix.astype(np.float32), offset.astype(np.float32)])
-    return layer

@@ -25,7 +25,7 @@ from training.layers import (
     transposed_generator,
 )
 from training.loop import Run
-from training.recipes import About
+from training.recipes import About, setting
 
 TASKS = {"digits": {"decoder": "decoder"}}
 
@@ -33,7 +33,7 @@ ABOUT = About(
     title="Conditional DCGAN",
     description="Draws a picture of the asked class from a latent vector; one latent across all classes keeps one handwriting.",
     limits="Draws only what it was trained on, at that size. A rare sample is misshapen or reads as another class.",
-    misuse="Not for forging anyone's handwriting, nor as training data that passes for real.",
+    misuse="Not for passing off what it draws as real: as somebody's handwriting, as goods, or as collected data.",
 )
 
 
@@ -45,7 +45,7 @@ class Config(adversarial.Settings):
     many drawn digits right as held-out ones.
     """
 
-    truncation: float = 0.9
+    truncation: float = setting(0.9, "folded into the model: what it scales its noise by")
 
 
 CHAPTER = Config(variant="chapter", epochs=50, batch_size=128, latent_dimension=512, width=128, learning_rate=2e-4, truncation=1.0)

@@ -17,7 +17,7 @@ from training.adversarial import classes_of, label_picture, label_vector, projec
 from training.data import Dataset
 from training.layers import dense_discriminator, dense_generator
 from training.loop import Run
-from training.recipes import About
+from training.recipes import About, setting
 
 TASKS = {"digits": {"decoder": "decoder"}}
 
@@ -25,7 +25,7 @@ ABOUT = About(
     title="Conditional GAN",
     description="Draws a picture of the asked class from a latent vector, with dense layers only.",
     limits="Draws only what it was trained on, at that size. Dense layers know no neighbourhood: strokes are more ragged than cdcgan's.",
-    misuse="Not for forging anyone's handwriting, nor as training data that passes for real.",
+    misuse="Not for passing off what it draws as real: as somebody's handwriting, as goods, or as collected data.",
 )
 
 
@@ -33,9 +33,9 @@ ABOUT = About(
 class Config(adversarial.Settings):
     """Some 25 minutes on one CPU core for 40 epochs of MNIST."""
 
-    epochs: int = 40
-    batch_size: int = 128
-    width: int = 256
+    epochs: int = setting(40, "passes over the training pictures")
+    batch_size: int = setting(128, "pictures a step")
+    width: int = setting(256, "units of the narrowest dense layer")
 
 
 CHAPTER = Config(variant="chapter", epochs=30, latent_dimension=512, width=64, learning_rate=2e-4)

@@ -27,7 +27,7 @@ from training.layers import chapter_decoder, chapter_encoder, decoder, encoder, 
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, contact_sheet
 from training.losses import binary_cross_entropy
-from training.recipes import About
+from training.recipes import About, setting
 from training.step import Step, annealed
 
 TASKS = {
@@ -43,25 +43,21 @@ ABOUT = About(
         "Knows only pictures like those it was trained on: one thing, bright on black, centred. What is drawn "
         "from noise is softer than what the adversarial models draw, and some of it lies between two classes."
     ),
-    misuse="Not a reader of handwriting: an embedding is no classification, and its errors are not calibrated.",
+    misuse="Not a classifier, and no detector of odd pictures: its errors are not calibrated.",
 )
 
 
 @dataclass(frozen=True)
 class Config:
-    """Some 30 minutes on one CPU core, 3 of them the second stage.
-
-    Attributes:
-        prior_epochs: of the second stage, counted apart; 0 for none, and noise is the latents.
-    """
+    """Some 30 minutes on one CPU core, 3 of them the second stage."""
 
     variant: Literal["improved", "chapter"] = "improved"
-    epochs: int = 20
-    batch_size: int = 128
-    latent_dimension: int = 16
-    width: int = 64
-    learning_rate: float = 1e-3
-    prior_epochs: int = 30
+    epochs: int = setting(20, "passes over the training pictures")
+    batch_size: int = setting(128, "pictures a step")
+    latent_dimension: int = setting(16, "numbers that a picture is encoded into")
+    width: int = setting(64, "filters of the widest convolutions", only="improved")
+    learning_rate: float = setting(1e-3, "of Adam, at its highest")
+    prior_epochs: int = setting(30, "of the second stage, each of as many steps as one of --epochs; 0: none, noise is the latents", least=0)
 
 
 CHAPTER = Config(variant="chapter", epochs=30, latent_dimension=2, prior_epochs=0)
@@ -108,7 +104,7 @@ def train(config: Config, data: Dataset, run: Run) -> Trained:
             return step(to_floats(data.train.images[indices]), noise)
         if prior.posterior is None:  # the first stage is over, perhaps before this run was resumed
             step.finish()
-            mean, log_variance = np.split(infer(encode, to_floats(data.train.images))[0], 2, axis=1)
+            mean, log_variance = np.split(infer(encode, data.train.images, to_floats)[0], 2, axis=1)
             prior.posterior = mean, np.exp(0.5 * log_variance)
         return prior.step(random)
 
