@@ -25,6 +25,7 @@ from training.problems import TrainingError
 RUNS = Path("runs")
 SMOKE_STEPS = 4
 SMOKE_BATCH = 32
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,19 @@ class Job:
         if not path.exists():
             raise TrainingError(f"{path} does not exist: train it first, or look into {folder.parent} for the names of runs.")
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                about = json.loads(str(stored["about"]))
-            job = cls(**{field.name: about["settings"][field.name] for field in dataclasses.fields(cls)})
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            job, step, steps = cls._stored(path)
+        except _UNREADABLE as error:
             raise TrainingError(f"{path} is damaged or of another version ({error}): train again.") from error
-        if about["step"] < about["steps"]:
-            raise TrainingError(f"{path} is at step {about['step']} of {about['steps']}: finish it with fit … --resume.")
+        if step < steps:
+            raise TrainingError(f"{path} is at step {step} of {steps}: finish it with fit … --resume.")
         return job
+
+    @classmethod
+    def _stored(cls, path: Path) -> tuple[Self, int, int]:
+        """The job of a checkpoint, the step that it is at, and of how many."""
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            about = json.loads(str(stored["about"]))
+        return cls(**{field.name: about["settings"][field.name] for field in dataclasses.fields(cls)}), about["step"], about["steps"]
 
     @property
     def command(self) -> str:
@@ -102,7 +108,7 @@ class Job:
             Interrupted: stopped by a signal, after a checkpoint was written.
         """
         recipe = recipes.find(self.recipe)
-        check_out(out, overwrite, self if resume else None)
+        check_out(out, overwrite, folder if resume else None)
         if unknown := set(default_for) - set(recipe.TASKS):
             raise TrainingError(f"--default-for {', '.join(sorted(unknown))}: {self.recipe} serves {', '.join(recipe.TASKS)}.")
         dataset = data.load(source or self.source, self.image_size, self.channels)
@@ -145,12 +151,12 @@ def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...
         raise TrainingError(f"Trained, but not exported: python -m {' '.join(words)} tries again.")
 
 
-def check_out(out: Path, overwrite: bool, resumed: Job | None) -> None:
+def check_out(out: Path, overwrite: bool, resumed: Path | None) -> None:
     """Refuses, before any training, a folder that cannot be named so, or in which there is something already.
 
     Args:
         overwrite: an earlier model may be replaced; anything else never is.
-        resumed: the job that goes on; a model of that same job may be replaced too.
+        resumed: the run that goes on; a model of that same run may be replaced too.
 
     Raises:
         TrainingError: the name is no model's, or the folder is not free.
@@ -165,8 +171,9 @@ def check_out(out: Path, overwrite: bool, resumed: Job | None) -> None:
         raise TrainingError(f"{out} is a model already: --overwrite replaces it, --out names another folder.")
 
 
-def _is_of(out: Path, job: Job) -> bool:
+def _is_of(out: Path, run: Path) -> bool:
     try:
+        job, _, _ = Job._stored(run / "checkpoint.npz")
         return read(out).training.command.startswith(f"{job.command} --out ")
-    except ManifestError:
+    except (ManifestError, TrainingError, *_UNREADABLE):
         return False
