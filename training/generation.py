@@ -142,11 +142,14 @@ def _read(features: np.ndarray, read_as: np.ndarray, asked: np.ndarray, data: Da
 
 
 def _interpolation(strips: np.ndarray, classifier: Classifier) -> tuple[Figures, dict[str, Any]]:
-    """The largest step in features of each strip, over the strip's mean one."""
+    """The largest step in features of each strip, over the strip's mean one; strips in which nothing changes have none."""
     features = classifier(strips)[0].reshape(STRIPS, STEPS, -1)
     steps = np.linalg.norm(np.diff(features, axis=1), axis=2)
-    ratios = steps.max(axis=1) / steps.mean(axis=1)
+    moving = steps[steps.max(axis=1) > 0]
+    ratios = moving.max(axis=1) / moving.mean(axis=1)
     details = {"interpolation": {"steps": STEPS, "largest_over_mean": ratios.round(3).tolist()}}
+    if len(ratios) == 0:
+        return {}, details
     return {
         "interpolation_largest_step": (float(ratios.max()), None, None),
         "interpolation_largest_step_median": (float(np.median(ratios)), None, None),

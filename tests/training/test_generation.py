@@ -83,6 +83,16 @@ def test_a_model_that_draws_one_class_is_found_out(digits: Dataset, tmp_path: Pa
     assert max(details["class_shares"], key=details["class_shares"].__getitem__) == "3"
 
 
+def test_a_model_that_draws_one_picture_has_figures_too(digits: Dataset, tmp_path: Path) -> None:
+    values, _, details = measure(
+        generation.measure_generate, lambda request: np.repeat(digits.train.images[:1], asked(request), axis=0), digits, tmp_path
+    )
+    assert "interpolation_largest_step" not in values
+    assert details["interpolation"]["largest_over_mean"] == []
+    assert all(np.isfinite(value) for value in values.values())
+    assert values["frechet_distance_over_floor"] > 10
+
+
 def test_pictures_that_stay_and_then_jump_are_one_large_step(digits: Dataset, tmp_path: Path) -> None:
     first, last = (digits.train.images[digits.train.labels == label][0] for label in (0, 1))
     jump = np.stack([first] * 4 + [last] * 4)
