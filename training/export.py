@@ -120,7 +120,8 @@ def _keep(before: Path, after: Path, described: Manifest) -> Manifest:
         earlier = manifest.read(before)
     except manifest.ManifestError:
         return described
-    described = described.model_copy(update={"default_for": described.default_for or earlier.default_for})
+    kept = tuple(task for task in earlier.default_for if task in described.tasks)
+    described = described.model_copy(update={"default_for": described.default_for or kept})
     if earlier.digest != described.digest:
         return described
     if (before / "pictures").is_dir():
