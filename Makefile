@@ -6,23 +6,36 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test lint format lock clean
+.PHONY: serve test schema bench lint format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
 
-test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.dev
+test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.telemetry $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/.cpu $(VENV)/.dev
-	$(BIN)/ruff check service training tests
-	$(BIN)/ruff format --check service training tests
+# The OpenAPI document against a running server with default settings, some minutes: make schema URL=http://localhost:8000
+schema: $(VENV)/.dev
+	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(or $(URL),http://localhost:8000)/openapi.json --checks all --max-examples 100 $(ARGS)
+
+# Needs wrk. LitServe has an environment of its own.
+bench: $(VENV)/.cpu $(VENV)/.training .venv-litserve/.done
+	$(BIN)/python tests/bench/bench.py --litserve .venv-litserve/bin/python $(ARGS)
+
+.venv-litserve/.done: tests/bench/litserve.txt
+	$(PYTHON) -m venv .venv-litserve
+	.venv-litserve/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+lint: $(VENV)/.cpu $(VENV)/.telemetry $(VENV)/.dev
+	$(BIN)/ruff check service training tests docker
+	$(BIN)/ruff format --check service training tests docker
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(VENV)/.dev
-	$(BIN)/ruff check --fix service training tests
-	$(BIN)/ruff format service training tests
+	$(BIN)/ruff check --fix service training tests docker
+	$(BIN)/ruff format service training tests docker
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
@@ -33,11 +46,12 @@ $(VENV)/.%: requirements/%.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
-# The pins agree with one another: each extra is compiled under the constraints of all of them together.
+# The pins agree with one another: each extra is compiled under the constraints of all of them together. They begin with those that are there.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate pyproject.toml
 lock: $(VENV)/.dev
-	$(COMPILE) $(UPGRADE) --extra cpu --extra training --extra jax --extra dev -o $(VENV)/all.txt
-	for extra in cpu training jax dev gpu; do \
+	for extra in cpu training jax telemetry dev; do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt
+	$(COMPILE) $(UPGRADE) --extra cpu --extra training --extra jax --extra telemetry --extra dev -o $(VENV)/all.txt
+	for extra in cpu training jax telemetry dev gpu; do \
 		if [ $$extra = gpu ]; then grep -v '^onnxruntime=' $(VENV)/all.txt > $(VENV)/constraints.txt; \
 		else cp $(VENV)/all.txt $(VENV)/constraints.txt; fi; \
 		$(COMPILE) --generate-hashes --extra $$extra --constraints $(VENV)/constraints.txt -o requirements/$$extra.txt; \

@@ -11,21 +11,25 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
 import uvicorn
 
-from service import __version__, bodies, local, logs, media, settings
+from service import __version__, bodies, local, logs, media, settings, telemetry
 from service.app import create_app
 from service.settings import Settings, SettingsError
 from service.tasks import TASKS
+
+logger = logging.getLogger("atelier")
 
 _ENDINGS = {".png": media.PNG, ".jpg": media.JPEG, ".jpeg": media.JPEG, ".webp": media.WEBP, ".json": media.JSON}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 the task failed, 2 a setting or an option is wrong. (3, from uvicorn: it cannot listen.)"""
+    """Returns the exit code: 0 done, 1 the task failed, 2 a setting or an option is wrong, 4 a model's session broke for
+    good, so that a supervisor should start the server anew. (3, from uvicorn: it cannot listen.)"""
     options = _parser().parse_args(arguments)
     try:
         configuration = settings.read()
@@ -39,10 +43,38 @@ def main(arguments: list[str] | None = None) -> int:
     return _serve(configuration)
 
 
+LOST = 4
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's, whose readiness falls as soon as it is told to stop, and which ends when a model's session is lost."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.lost = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        app: Any = self.config.app
+        app.state.store.draining = True
+        super().handle_exit(sig, frame)
+
+    def end(self, model: str, why: str) -> None:
+        self.lost = self.should_exit = True
+
+
 def _serve(configuration: Settings) -> int:
-    server = uvicorn.Server(
+    if not configuration.api_keys and configuration.host not in ("127.0.0.1", "::1", "localhost"):
+        logger.warning("listening on %s without keys: anybody who reaches it may call (ATELIER_API_KEYS)", configuration.host)
+    app = create_app(configuration)
+    if telemetry.wanted():
+        try:
+            telemetry.instrument(app)
+        except telemetry.TelemetryMissing as error:
+            print(error, file=sys.stderr)
+            return 2
+    server = _Server(
         uvicorn.Config(
-            create_app(configuration),
+            app,
             host=configuration.host,
             port=configuration.port,
             log_config=None,
@@ -50,10 +82,11 @@ def _serve(configuration: Settings) -> int:
             timeout_graceful_shutdown=int(configuration.grace_seconds),
         )
     )
+    app.state.store.lost = server.end
     for caught in (signal.SIGTERM, signal.SIGINT):
         signal.signal(caught, lambda *_: None)  # uvicorn drains, then raises the signal again: a stop that was asked for is no failure
     server.run()
-    return 0 if server.started else 1
+    return LOST if server.lost else 0 if server.started else 1
 
 
 def _run(configuration: Settings, options: argparse.Namespace) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
@@ -16,10 +16,15 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service import __version__, operations, problems
+from service.access import ADMIN, Access, AccessControl, closed
+from service.call import Call
 from service.context import RequestContext
 from service.engine.session import usable_cores
 from service.engine.store import Store
+from service.metrics import Metrics
 from service.problems import Problem, ProblemError
+from service.protocol import v2
+from service.protocol.tensors import InferenceRequest
 from service.settings import Settings
 from service.tasks import TASKS
 
@@ -50,21 +55,27 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
+    metrics, working = Metrics(), dict[str, Call]()
     app.state.settings = settings
-    app.state.store = Store(settings, {task.TASK: task.ROLES for task in TASKS})
-    app.state.pool = anyio.CapacityLimiter(usable_cores())
+    app.state.metrics = metrics
+    app.state.working = working
+    app.state.store = Store(settings, {task.TASK: task.ROLES for task in TASKS}, metrics.observer)
+    metrics.watch(app.state.store)
+    app.state.pool = ThreadPoolExecutor(usable_cores(), "pictures")
     for task in TASKS:
         app.include_router(task.router)
     app.include_router(operations.router)
+    app.include_router(v2.router)
     app.add_exception_handler(ProblemError, problems.handle_problem)
     app.add_exception_handler(HTTPException, problems.handle_http)
     app.add_exception_handler(RequestValidationError, problems.handle_validation)
+    app.add_middleware(AccessControl, access=Access(settings), metrics=metrics)
     if settings.cors_origins:
         exposed = ["X-Request-Id", "X-Model", "X-Seed", "Server-Timing", "Retry-After"]
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
-    app.add_middleware(RequestContext)  # the last added is the outermost
+    app.add_middleware(RequestContext, metrics=metrics, working=working)  # the last added is the outermost
     _document(app)
     return app
 
@@ -72,14 +83,17 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     store: Store = app.state.store
-    app.state.loading = asyncio.create_task(asyncio.to_thread(store.load))
+    app.state.loading = asyncio.create_task(store.load())
     app.state.loading.add_done_callback(_report)
     yield
     await asyncio.wait([app.state.loading])
     store.close()
+    app.state.pool.shutdown(wait=False)
+    if (traces := getattr(app.state, "traces", None)) is not None:
+        await asyncio.to_thread(traces.shutdown)
 
 
-def _report(loading: asyncio.Task[None]) -> None:
+def _report(loading: asyncio.Task[Any]) -> None:
     if not loading.cancelled() and (error := loading.exception()):
         logger.critical("loading the models failed", exc_info=error)
 
@@ -91,11 +105,24 @@ def _document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schemas = generate().setdefault("components", {}).setdefault("schemas", {})
-            for model in (*(task.REQUEST for task in TASKS), Problem):
+            for model in (*(task.REQUEST for task in TASKS), InferenceRequest, Problem):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema
+            _secure(app.openapi_schema or {})
         assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _secure(document: dict[str, Any]) -> None:
+    """Says which operations take a key: all below /v1 and /v2 may be asked for one, reloading wants an admin's."""
+    document["components"]["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": "one of ATELIER_API_KEYS, if the server has any"}
+    }
+    for path, operations_of in document["paths"].items():
+        if not closed(path):
+            continue
+        for operation in operations_of.values():
+            operation["security"] = [{"key": []}] if path in ADMIN else [{}, {"key": []}]

@@ -6,12 +6,12 @@ the OpenAPI document says. A JSON body with base64 pictures under the same field
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
-import anyio
 from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import from_json
@@ -26,6 +26,8 @@ from service.problems import Code, Limit, ProblemError, from_validation, invalid
 JSON, MULTIPART = "application/json", "multipart/form-data"
 
 _MOST_FIELDS = 32
+_SMALL = 16_384
+"""Bytes of JSON that are read in less time than handing them to another thread takes."""
 
 
 class _PictureField:
@@ -75,7 +77,7 @@ def _documented(request: type[Body], summary: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{request.__name__}"}
     return {
         "summary": summary,
-        "responses": problems.documented(404, 406, 413, 415, 422, 500, 503),
+        "responses": problems.documented(401, 404, 406, 413, 415, 422, 429, 500, 503, 504),
         "openapi_extra": {"requestBody": {"required": True, "content": {media_type(request): {"schema": schema}}}},
     }
 
@@ -88,14 +90,23 @@ def body(model: type[Body]) -> Any:
         if kind != JSON and kind != media_type(model):
             allowed = " or ".join(dict.fromkeys((media_type(model), JSON)))
             raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind or 'missing'}; this operation takes {allowed}.")
-        pool = request.app.state.pool
-        if kind == JSON:
-            content = b"".join([chunk async for chunk in _limited(request)])
-            return await anyio.to_thread.run_sync(_from_json, content, model, limiter=pool)
-        fields = await _form(request)
-        return await anyio.to_thread.run_sync(_checked, fields, model, False, limiter=pool)
+        if kind != JSON:
+            return _checked(await _form(request), model, False)
+        content = await whole(request)
+        if len(content) <= _SMALL:
+            return _from_json(content, model)
+        return await asyncio.get_running_loop().run_in_executor(request.app.state.pool, _from_json, content, model)
 
     return Depends(read)
+
+
+async def whole(request: Request) -> bytes:
+    """A body's bytes, within the upload limit.
+
+    Raises:
+        ProblemError: 413.
+    """
+    return b"".join([chunk async for chunk in _limited(request)])
 
 
 def _from_json(content: bytes, model: type[Body]) -> Body:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, TypeVar
 
-import anyio
 import numpy as np
 from fastapi import Depends
 from PIL import Image
@@ -16,15 +19,17 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service import media
+from service import media, provenance
 from service.contract import images
 from service.engine import latents
-from service.engine.batching import Closed, QueueFull
+from service.engine.batching import Closed, DeadlinePassed, Job, QueueFull
 from service.engine.store import Model, ModelUnavailable, Store, UnknownModel
 from service.problems import Code, Limit, ProblemError, invalid
 from service.settings import Settings
 
 logger = logging.getLogger("atelier")
+
+TIMEOUT_HEADER = "X-Request-Timeout"
 
 Result = TypeVar("Result")
 
@@ -43,12 +48,31 @@ class Call:
         self.request = request
         self.settings: Settings = request.app.state.settings
         self.store: Store = request.app.state.store
-        self.pool: anyio.CapacityLimiter = request.app.state.pool
+        self.pool: ThreadPoolExecutor = request.app.state.pool
         self.headers: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
+        self.task = self.model_name = ""
+        self.deadline = _deadline(request)
+        self._models: list[Model] = []
+        self._job: Job | None = None
         request.state.call = self
+        request.state.working[request.state.id] = self
+
+    def release(self) -> None:
+        """The request has ended: the models that it used may be replaced."""
+        for model in self._models:
+            model.release()
 
     # admit
+
+    def in_time(self) -> None:
+        """Refuses to go on with what nobody waits for any more.
+
+        Raises:
+            ProblemError: 504, the deadline that `X-Request-Timeout` set has passed.
+        """
+        if self.deadline is not None and time.perf_counter() >= self.deadline:
+            raise ProblemError(Code.DEADLINE_EXCEEDED, f"{TIMEOUT_HEADER} passed before the work began.")
 
     def accepts(self, default: str) -> str:
         """The format of the answer, so that an impossible one is refused before any work."""
@@ -78,19 +102,40 @@ class Call:
             raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="output_side", value=side))
 
     def model(self, task: str, name: str | None) -> Model:
-        """The model that serves; the answer's `X-Model` names it.
+        """The model that serves; the answer's `X-Model` names it. Its queues have room for more.
+
+        Raises:
+            ProblemError: 404 unknown, 503 known but not served or its queue is full, 504 too late.
+        """
+        self.task = task
+        self.in_time()
+        model = self.find(self.store, task, name)
+        self.use(model)
+        self.headers["X-Model"] = model.identity(task)
+        with self._refusals(model):
+            for graph in model.manifest.tasks[task].values():
+                model.batchers[graph].check_room(1)
+        return model
+
+    @staticmethod
+    def find(store: Store, task: str, name: str | None) -> Model:
+        """The model of that name, or the task's default.
 
         Raises:
             ProblemError: 404 unknown, 503 known but not served.
         """
         try:
-            model = self.store.find(task, name)
+            return store.find(task, name)
         except UnknownModel as error:
             raise ProblemError(Code.UNKNOWN_MODEL, f"{error}.") from error
         except ModelUnavailable as error:
             raise ProblemError(Code.MODEL_UNAVAILABLE, f"{error}.", retry_after=5) from error
-        self.headers["X-Model"] = model.identity(task)
-        return model
+
+    def use(self, model: Model) -> None:
+        """Keeps a model open until the request has ended."""
+        self.model_name = model.name
+        model.take()
+        self._models.append(model)
 
     def noise(self, seed: int | None, number: int, dimension: int, truncation: float) -> tuple[np.ndarray, int]:
         """Latents (number, dimension) from the seed, which is drawn when absent, and told in `X-Seed`."""
@@ -106,6 +151,7 @@ class Call:
         Raises:
             ProblemError: 415 unreadable, 413 too many pixels.
         """
+        self.in_time()
         return await self.work("decode", partial(self._pixels, content, model, field))
 
     def _pixels(self, content: bytes, model: Model, field: str) -> np.ndarray:
@@ -128,31 +174,62 @@ class Call:
         """Runs the graph that plays a role in a task, batched with other requests.
 
         Raises:
-            ProblemError: 503 the queue is full or the model went away, 500 the run failed.
+            ProblemError: 503 the queue is full or the model went away, 504 too late, 500 the run failed.
         """
-        try:
-            outcome = await model.batcher(task, role).run(inputs)
-        except QueueFull as error:
-            raise ProblemError(Code.OVERLOADED, f"{model.name}: {error}.", retry_after=error.retry_after) from error
-        except Closed as error:
-            raise ProblemError(Code.MODEL_UNAVAILABLE, f"{model.name}: {error}.", retry_after=5) from error
-        except Exception as error:
-            logger.exception("%s: a run of %s failed", model.name, role, extra={"fields": {"request_id": self.request.state.id}})
-            raise ProblemError(Code.MODEL_FAILED, f"{model.name} failed to run.") from error
+        return await self.run_graph(model, model.manifest.tasks[task][role], inputs)
+
+    async def run_graph(self, model: Model, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same, by the name of the graph."""
+        self.in_time()
+        with self._refusals(model):
+            outcome = await model.batchers[graph].run(inputs, self.deadline, self._follow)
         self._add("queue", outcome.queued)
         self._add("infer", outcome.ran)
         return outcome.outputs
+
+    def _follow(self, job: Job) -> None:
+        self._job = job
+
+    @contextmanager
+    def _refusals(self, model: Model) -> Iterator[None]:
+        """What a batcher refuses or fails with, as problems."""
+        try:
+            yield
+        except QueueFull as error:
+            raise ProblemError(Code.OVERLOADED, f"{model.name}: {error}.", retry_after=error.retry_after) from error
+        except DeadlinePassed as error:
+            raise ProblemError(Code.DEADLINE_EXCEEDED, f"{model.name}: {error}.") from error
+        except Closed as error:
+            raise ProblemError(Code.MODEL_UNAVAILABLE, f"{model.name}: {error}.", retry_after=5) from error
+        except Exception as error:
+            logger.exception("%s: a run failed", model.name, extra={"fields": {"request_id": self.request.state.id}})
+            raise ProblemError(Code.MODEL_FAILED, f"{model.name} failed to run.") from error
+
+    def progress(self) -> tuple[str, int, int, int]:
+        """Where it is: `reading`, `queued`, `running` or `finishing`; items ahead in the queue; items done; items in all."""
+        job = self._job
+        if job is None:
+            return "reading", 0, 0, 0
+        if job.started is None:
+            return "queued", job.ahead, 0, job.size
+        return "finishing" if job.future.done() else "running", 0, job.taken, job.size
 
     # encode
 
     async def picture(self, pixels: np.ndarray, media_type: str) -> Response:
         """One picture as the whole answer."""
-        content = await self.work("encode", partial(media.encode, pixels, media_type))
+        content = await self.work("encode", partial(media.encode, pixels, media_type, self._mark()))
         return Response(content, media_type=media_type, headers=self.headers)
 
     async def base64(self, pictures: np.ndarray) -> list[str]:
         """Pictures (n, height, width, channels) as base64 PNGs."""
-        return await self.work("encode", lambda: [media.encode_base64(picture) for picture in pictures])
+        mark = self._mark()
+        return await self.work("encode", lambda: [media.encode_base64(picture, mark) for picture in pictures])
+
+    def _mark(self) -> bytes | None:
+        if not self.settings.provenance:
+            return None
+        return provenance.packet(provenance.Source.MODEL, self.headers["X-Model"])
 
     def json(self, answer: BaseModel) -> Response:
         """The answer as JSON; fields that are None are left out."""
@@ -161,13 +238,14 @@ class Call:
     # timings
 
     async def work(self, stage: str, function: Callable[[], Result]) -> Result:
-        """Runs blocking work in the bounded pool, off the event loop, and counts its time."""
+        """Runs blocking work in the bounded pool, off the event loop, and counts its time. What its caller left before it began is
+        never done."""
 
         def timed() -> tuple[Result, float]:
             started = time.perf_counter()
             return function(), time.perf_counter() - started
 
-        result, seconds = await anyio.to_thread.run_sync(timed, limiter=self.pool)
+        result, seconds = await asyncio.get_running_loop().run_in_executor(self.pool, timed)
         self._add(stage, seconds)
         return result
 
@@ -180,7 +258,29 @@ class Call:
         return ", ".join(f"{stage};dur={self.seconds[stage] * 1000:.2f}" for stage in _STAGES if stage in self.seconds)
 
 
-CurrentCall = Annotated[Call, Depends()]
+async def _current(request: Request) -> Call:
+    return Call(request)
+
+
+CurrentCall = Annotated[Call, Depends(_current)]
+
+
+def _deadline(request: Request) -> float | None:
+    """When the request's time is over, on the clock of `time.perf_counter`.
+
+    Raises:
+        ProblemError: 422, the header is no number of seconds above 0.
+    """
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise invalid(["header", TIMEOUT_HEADER], f"{given[:40]} is not a number of seconds above 0")
+    return float(request.state.started) + seconds
 
 
 def dimension_of(model: Model) -> int:

@@ -1,7 +1,11 @@
-"""Around every request: its id, the headers that every answer carries, its line in the log."""
+"""Around every request: its id, the headers that every answer carries, its line in the log, its place in the metrics.
+
+A caller that goes away takes its request along: what has not run yet never does.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -11,54 +15,118 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
+from service.call import Call
+from service.metrics import Metrics
 from service.problems import Code, ProblemError
 
 logger = logging.getLogger("atelier.access")
 
+GONE = 499
+"""The status, in the log and the metrics, of a request whose caller did not wait for the answer."""
+
 _ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_QUIET = ("/health/", "/metrics", "/v2/health/")
 
 
 class RequestContext:
     """ASGI middleware. Whatever a handler let through becomes a `model_failed` problem, with its trace in the log."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics, working: dict[str, Call]) -> None:
+        self.app, self.metrics, self.working = app, metrics, working
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        identity = given if _ID.fullmatch(given) else uuid.uuid4().hex
-        state = scope.setdefault("state", {})
-        state["id"] = identity
-        path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]  # as sent: nothing in it breaks a log line
-        started, status = time.perf_counter(), 0
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = identity
-                if call := state.get("call"):
-                    headers.update(call.headers)
-                    if call.seconds:
-                        headers["Server-Timing"] = call.server_timing
-            await send(message)
-
+        passage = _Passage(scope, given if _ID.fullmatch(given) else uuid.uuid4().hex, send, self.working)
+        caller = _Caller(receive)
         try:
-            await self.app(scope, receive, send_with_headers)
+            await self.app(scope, caller.receive, passage.send)
+        except asyncio.CancelledError:
+            if not caller.gone:
+                raise
+            passage.status = GONE
         except Exception:
-            logger.exception("%s %s failed", scope["method"], path, extra={"fields": {"request_id": identity}})
-            if status:
+            logger.exception("%s %s failed", scope["method"], passage.path, extra={"fields": {"request_id": passage.id}})
+            if passage.status:
                 raise
             failure = ProblemError(Code.MODEL_FAILED, "The server failed; its log has the details under this request's id.")
-            await problems.response(failure, identity)(scope, receive, send_with_headers)
+            await problems.response(failure, passage.id, scope["path"])(scope, receive, passage.send)
         finally:
-            fields = {"request_id": identity, "method": scope["method"], "path": path, "status": status}
-            fields["milliseconds"] = round((time.perf_counter() - started) * 1000, 1)
-            if call := state.get("call"):
-                fields["model"] = call.headers.get("X-Model")
-                fields["timing"] = call.server_timing
-            logger.info("%(method)s %(path)s %(status)s %(milliseconds)sms", fields, extra={"fields": fields})
+            caller.leave()
+            passage.end(self.metrics)
+
+
+class _Passage:
+    """One request from its arrival to the end of its answer."""
+
+    def __init__(self, scope: Scope, identity: str, send: Send, working: dict[str, Call]) -> None:
+        self.scope, self.id, self._send, self._working = scope, identity, send, working
+        self.path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]  # as sent: nothing in it breaks a log line
+        self.started, self.status = time.perf_counter(), 0
+        self._state = scope.setdefault("state", {})
+        self._state |= {"id": identity, "started": self.started, "working": working}
+
+    @property
+    def call(self) -> Call | None:
+        found: Call | None = self._state.get("call")
+        return found
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.id
+            if self.call is not None:
+                headers.update(self.call.headers)
+                if self.call.seconds:
+                    headers["Server-Timing"] = self.call.server_timing
+        await self._send(message)
+
+    def end(self, metrics: Metrics) -> None:
+        seconds, call = time.perf_counter() - self.started, self.call
+        fields: dict[str, object] = {"request_id": self.id, "method": self.scope["method"], "path": self.path, "status": self.status}
+        fields["milliseconds"] = round(seconds * 1000, 1)
+        if call is not None:
+            call.release()
+            if self._working.get(self.id) is call:
+                del self._working[self.id]
+            fields |= {"model": call.headers.get("X-Model"), "timing": call.server_timing}
+        metrics.requests.labels(call.task if call else "", call.model_name if call else "", self.status).observe(seconds)
+        level = logging.DEBUG if self.path.startswith(_QUIET) else logging.INFO
+        logger.log(level, "%(method)s %(path)s %(status)s %(milliseconds)sms", fields, extra={"fields": fields})
+
+
+class _Caller:
+    """The other end of a request: once its body has been read, someone listens for its leaving and cancels the work.
+
+    Attributes:
+        gone: it left, and the work was cancelled.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._work = asyncio.current_task()
+        self._watch: asyncio.Task[Message] | None = None
+        self.gone = False
+
+    async def receive(self) -> Message:
+        if self._watch is not None:
+            return await asyncio.shield(self._watch)
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._watch = asyncio.create_task(self._until_gone())
+        return message
+
+    async def _until_gone(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and self._work is not None:
+            self.gone = True
+            self._work.cancel()
+        return message
+
+    def leave(self) -> None:
+        """The answer was given: whether the caller goes now is all the same."""
+        if self._watch is not None:
+            self._watch.cancel()

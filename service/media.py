@@ -9,6 +9,7 @@ import math
 import mimeparse
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from service.problems import Code, ProblemError
 
@@ -36,24 +37,31 @@ def negotiate(accept: str | None, default: str, offered: tuple[str, ...]) -> str
     return chosen
 
 
-def encode(pixels: np.ndarray, media_type: str = PNG) -> bytes:
-    """uint8 (height, width, 1, 3 or 4) as PNG, JPEG (quality 95; alpha on white) or WebP (lossless)."""
+def encode(pixels: np.ndarray, media_type: str = PNG, xmp: bytes | None = None) -> bytes:
+    """uint8 (height, width, 1, 3 or 4) as PNG, JPEG (quality 95; alpha on white) or WebP (lossless).
+
+    Args:
+        xmp: a packet of metadata to carry along, UTF-8.
+    """
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     buffer = io.BytesIO()
     if media_type == JPEG:
         if image.mode == "RGBA":
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        image.save(buffer, "JPEG", quality=95)
+        image.save(buffer, "JPEG", quality=95, xmp=xmp or b"")
     elif media_type == WEBP:
-        image.save(buffer, "WEBP", lossless=True)
+        image.save(buffer, "WEBP", lossless=True, xmp=xmp or b"")
     else:
-        image.save(buffer, "PNG")
+        text = PngInfo()
+        if xmp is not None:
+            text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        image.save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
 
 
-def encode_base64(pixels: np.ndarray) -> str:
+def encode_base64(pixels: np.ndarray, xmp: bytes | None = None) -> str:
     """The PNG of a picture as base64 text, for JSON answers."""
-    return base64.b64encode(encode(pixels)).decode("ascii")
+    return base64.b64encode(encode(pixels, PNG, xmp)).decode("ascii")
 
 
 def side_by_side(pictures: np.ndarray) -> np.ndarray:

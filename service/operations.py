@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -10,8 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from service import problems
+from service.call import Call
 from service.contract.manifest import Manifest, Metric, Port
 from service.engine.store import Model, Store
+from service.metrics import MEDIA_TYPE, Metrics
 from service.problems import Code, ProblemError
 
 router = APIRouter(tags=["operations"])
@@ -29,7 +32,7 @@ class ModelHealth(BaseModel):
     precision: str | None = None
     warmed: dict[str, list[int]] = Field(default_factory=dict, description="the batch sizes that each graph was warmed with")
     queue_depth: int = 0
-    failure: str | None = Field(default=None, description="why it is not served")
+    failure: str | None = Field(default=None, description="why it is not served, or why what its folder has now is not")
 
 
 class Ready(BaseModel):
@@ -71,10 +74,27 @@ async def live() -> Live:
 async def ready(request: Request) -> Response:
     """200 when what `ATELIER_LOAD` and `ATELIER_PROVIDER` ask for is loaded and warm, else 503; the body says what is missing."""
     store: Store = request.app.state.store
-    served = [_health(model) for model in sorted(store.models.values(), key=lambda model: model.name)]
-    failed = [ModelHealth(name=name, ready=False, failure=failure) for name, failure in sorted(store.failures.items())]
+    served = [_health(model, store.failures.get(name)) for name, model in sorted(store.models.items())]
+    failed = [ModelHealth(name=name, ready=False, failure=why) for name, why in sorted(store.failures.items()) if name not in store.models]
     answer = Ready(ready=store.ready, loaded=store.loaded, models=served + failed)
     return JSONResponse(answer.model_dump(exclude_none=True), 200 if store.ready else 503)
+
+
+class Reloaded(BaseModel):
+    """What reading the models folder again did, by names of models."""
+
+    added: list[str]
+    replaced: list[str]
+    removed: list[str]
+    unchanged: list[str]
+    failed: dict[str, str] = Field(description="why a folder's present content is not served; an earlier one may still be")
+
+
+@router.post("/v1/models/reload", responses=problems.documented(401, 403, 429), summary="Read the models folder again")
+async def reload_models(request: Request) -> Reloaded:
+    """Swaps at once what changed; requests in flight end on the model that they began with. For admins' keys."""
+    store: Store = request.app.state.store
+    return Reloaded(**dataclasses.asdict(await store.load()))
 
 
 @router.get("/v1/models", response_model_exclude_none=True, summary="List the models")
@@ -99,14 +119,40 @@ async def show_model(request: Request, name: str) -> Manifest:
     return store.models[name].manifest
 
 
-def _health(model: Model) -> ModelHealth:
+class Work(BaseModel):
+    """How far a request is."""
+
+    state: Literal["reading", "queued", "running", "finishing"]
+    position: int = Field(description="items that stood before it when it was queued; 0 once it runs")
+    done: int = Field(description="of its items, such as pictures or tiles")
+    total: int
+
+
+@router.get("/v1/requests/{id}", responses=problems.documented(401, 404, 422, 429), summary="Show how far a request is")
+async def show_request(request: Request, id: str) -> Work:
+    """For progress bars: send a request with an `X-Request-Id` of your own, and ask for that while it is in work."""
+    call: Call | None = request.app.state.working.get(id)
+    if call is None:
+        raise ProblemError(Code.NOT_FOUND, f"No request {id} is in work.")
+    state, position, done, total = call.progress()
+    return Work.model_validate({"state": state, "position": position, "done": done, "total": total})
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    found: Metrics = request.app.state.metrics
+    return Response(found.text(), media_type=MEDIA_TYPE)
+
+
+def _health(model: Model, failure: str | None) -> ModelHealth:
     return ModelHealth(
         name=model.name,
-        ready=True,
+        ready=model.healthy,
+        failure=failure,
         tasks=list(model.manifest.tasks),
         provider=model.provider,
         precision="float32",
-        warmed={name: sorted({1, batcher.most}) for name, batcher in model.batchers.items()},
+        warmed=model.warmed,
         queue_depth=sum(batcher.depth for batcher in model.batchers.values()),
     )
 

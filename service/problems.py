@@ -61,14 +61,14 @@ _ABOUT: dict[Code, tuple[int, str]] = {
 class FieldProblem(BaseModel):
     """One invalid field of a request."""
 
-    loc: list[str | int] = Field(description="where it is: body or query, then the path to the field")
+    loc: list[str | int] = Field(description="where it is: body, query, path or header, then the path to the field")
     msg: str
 
 
 class Limit(BaseModel):
     """The limit that was exceeded."""
 
-    name: str = Field(description="upload_bytes, picture_pixels, output_pixels or output_side")
+    name: str = Field(description="upload_bytes, picture_pixels, output_pixels, output_side or batch")
     value: int
 
 
@@ -83,6 +83,7 @@ class Problem(BaseModel):
     code: Code
     errors: list[FieldProblem] | None = Field(default=None, description="with invalid_request: the invalid fields, at most 20")
     limit: Limit | None = Field(default=None, description="with image_too_large: the limit")
+    error: str | None = Field(default=None, description="below /v2: the detail once more, where that protocol's clients look for it")
 
 
 class ProblemError(Exception):
@@ -124,18 +125,25 @@ def from_validation(error: ValidationError) -> ProblemError:
     return ProblemError(Code.INVALID_REQUEST, f"{'.'.join(map(str, first.loc))}: {first.msg}", errors=errors)
 
 
-def response(error: ProblemError, instance: str) -> Response:
-    """The problem as an answer."""
+def response(error: ProblemError, instance: str, path: str) -> Response:
+    """The problem as an answer to a request for a path."""
     status, title = _ABOUT[error.code]
     problem = Problem(
         title=title, status=status, detail=error.detail, instance=instance, code=error.code, errors=error.errors, limit=error.limit
     )
+    if path.startswith("/v2"):
+        problem.error = error.detail
     return Response(problem.model_dump_json(exclude_none=True), status, error.headers, MEDIA_TYPE)
+
+
+_REFUSALS = {Code.OVERLOADED, Code.MODEL_UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.IMAGE_TOO_LARGE}
 
 
 async def handle_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    return response(error, request.state.id)
+    if error.code in _REFUSALS:
+        request.app.state.metrics.rejected.labels(error.code).inc()
+    return response(error, request.state.id, request.url.path)
 
 
 async def handle_http(request: Request, error: Exception) -> Response:
@@ -147,14 +155,16 @@ async def handle_http(request: Request, error: Exception) -> Response:
         Code.NOT_FOUND: f"There is nothing at {request.url.path}.",
         Code.METHOD_NOT_ALLOWED: f"{request.method} is not allowed at {request.url.path}.",
     }
-    return response(ProblemError(code, details.get(code, error.detail), headers=dict(error.headers or {})), request.state.id)
+    return response(
+        ProblemError(code, details.get(code, error.detail), headers=dict(error.headers or {})), request.state.id, request.url.path
+    )
 
 
 async def handle_validation(request: Request, error: Exception) -> Response:
     """A path or query parameter that the router itself found invalid."""
     assert isinstance(error, RequestValidationError)
     errors = [FieldProblem(loc=list(found["loc"]), msg=found["msg"]) for found in error.errors()]
-    return response(ProblemError(Code.INVALID_REQUEST, errors[0].msg, errors=errors), request.state.id)
+    return response(ProblemError(Code.INVALID_REQUEST, errors[0].msg, errors=errors), request.state.id, request.url.path)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+import limits
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -27,21 +28,56 @@ class Settings(BaseSettings):
     max_megapixels: float = Field(default=25, gt=0, le=1000, description="largest picture read, in 10^6 pixels")
     max_output_megapixels: float = Field(default=64, gt=0, le=1000, description="largest picture made, in 10^6 pixels")
     queue_limit: int = Field(
-        default=256, ge=1, le=100_000, description="requests that one session runs or keeps waiting before more are refused"
+        default=1024, ge=1, le=100_000, description="items that one session runs or keeps waiting before more requests are refused"
     )
     max_batch: int = Field(default=64, ge=1, le=4096, description="most items in one run, below what the manifest allows")
     threads: int | None = Field(default=None, ge=1, le=1024, description="threads of a session; unset: the cores that this process may use")
     grace_seconds: float = Field(default=20, ge=0, le=3600, description="time for requests in flight when the server is told to stop")
     gpu_mem_limit: int | None = Field(default=None, ge=1, description="most GPU memory that one session takes, in bytes")
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="comma list of keys that may call; empty: anybody may")
+    api_keys_file: Path | None = Field(default=None, description="a file with such keys, one a line")
+    admin_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="comma list of keys that may reload models")
+    admin_keys_file: Path | None = Field(default=None, description="a file with such keys, one a line")
+    rate_limit: str | None = Field(default=None, description="of each key, or without keys of each address, such as 100/minute")
+    provenance: bool = Field(default=True, description="mark generated pictures as such in their metadata")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="comma list of origins whose pages may call; * for all"
     )
     log_format: Literal["text", "json"] = Field(default="text", description="one line or one JSON object an event")
 
-    @field_validator("load", "cors_origins", mode="before")
+    @field_validator("load", "cors_origins", "api_keys", "admin_keys", mode="before")
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys_file", "admin_keys_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                value.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"cannot be read ({getattr(error, 'strerror', None) or 'not text'})") from error
+        return value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _rate(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                limits.parse(value)
+            except ValueError as error:
+                raise ValueError("is no rate; a rate is such as 10/second, 100/minute or 5000/hour") from error
+        return value or None
+
+    @model_validator(mode="after")
+    def _keys_of_files(self) -> Self:
+        for name in ("api_keys", "admin_keys"):
+            path: Path | None = getattr(self, f"{name}_file")
+            if path is not None:
+                keys = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+                object.__setattr__(self, name, (*getattr(self, name), *keys))  # frozen from here on
+        return self
 
 
 def read(**overrides: Any) -> Settings:

@@ -34,8 +34,7 @@ def start() -> Iterator[Callable[..., Server]]:
 
     yield one
     for running in started:
-        if running.process.poll() is None:
-            running.stop()
+        running.stop()
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,14 @@ class Server:
             time.sleep(0.05)
         raise RuntimeError("the models did not load:\n" + "".join(self.log))
 
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a series over the labels that are not given."""
+        found = 0.0
+        for line in self.client.get("/metrics").text.splitlines():
+            if line.startswith(f"{name}{{") and all(f'{key}="{value}"' in line for key, value in labels.items()):
+                found += float(line.rpartition(" ")[2])
+        return found
+
     def stop(self) -> int:
         self.client.close()
         self.process.terminate()

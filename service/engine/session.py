@@ -23,6 +23,10 @@ class SessionError(RuntimeError):
     """A graph that cannot be opened; the message begins with its file and says why."""
 
 
+class SessionBroken(RuntimeError):
+    """A run failed for no fault of its inputs (memory, the provider): later runs of the same session may fail too."""
+
+
 class ProviderMissing(SessionError):
     """The graph opened, but not on the execution provider that was demanded."""
 
@@ -62,8 +66,18 @@ class Session:
         self._check_ports(path)
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """One run: arrays with a common first dimension in, arrays with the same first dimension out."""
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+        """One run: arrays with a common first dimension in, arrays with the same first dimension out.
+
+        Raises:
+            SessionBroken: it failed for no fault of the inputs.
+            Exception: ONNX Runtime refused the inputs.
+        """
+        try:
+            return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+        except Exception as error:
+            if isinstance(error, MemoryError) or type(error).__name__ in _BREAKING:
+                raise SessionBroken(str(error).splitlines()[0]) from error
+            raise
 
     def _check_ports(self, path: Path) -> None:
         for kind, declared, found in (
@@ -76,6 +90,9 @@ class Session:
                 raise SessionError(f"{path.name}: the {kind}s are {theirs}, but the manifest declares {ours}")
 
 
+_BREAKING = {"Fail", "RuntimeException", "EPFail", "EngineError"}
+"""ONNX Runtime's exceptions that are no complaint about the inputs."""
+
 _ONNX_TYPES = {"uint8": "tensor(uint8)", "int32": "tensor(int32)", "int64": "tensor(int64)", "float32": "tensor(float)"}
 
 
@@ -84,9 +101,13 @@ def _open(path: Path, placement: Placement) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = placement.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    providers = _providers(placement)
+    if any(isinstance(provider, tuple) for provider in providers):
+        options.enable_mem_pattern = False  # batches vary in size
+        onnxruntime.preload_dlls(directory="")  # CUDA and cuDNN from the wheels beside ONNX Runtime's own
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=_providers(placement))
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the binding raises plain RuntimeErrors of its own types
         raise SessionError(f"{path.name}: ONNX Runtime cannot open it ({str(error).splitlines()[0]})") from error
 

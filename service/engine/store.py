@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from service.contract import manifest as manifests
 from service.contract.manifest import Graph, Manifest, ManifestError
-from service.engine.batching import Batcher
+from service.engine.batching import Batcher, Observer
 from service.engine.session import Placement, ProviderMissing, Session, SessionError, usable_cores
 from service.settings import Settings
 
@@ -20,11 +23,16 @@ logger = logging.getLogger("atelier")
 
 @dataclass(frozen=True)
 class Role:
-    """What a task wants of the graph in one of its roles: the names of its inputs and outputs."""
+    """What a task wants of the graph in one of its roles: the names of its inputs and outputs.
+
+    Attributes:
+        takes: by input, the output of an earlier role that goes in, where its name is another.
+    """
 
     inputs: frozenset[str]
     outputs: frozenset[str]
     required: bool = True
+    takes: Mapping[str, str] = field(default_factory=dict)
 
 
 Roles = Mapping[str, Role]
@@ -50,15 +58,19 @@ class ModelUnavailable(LookupError):
     """The model is asked for and configured, but not served now; the message says why."""
 
 
-@dataclass
 class Model:
-    """A model that serves: its manifest and one batcher a graph."""
+    """A model that serves: its manifest and one batcher a graph.
 
-    manifest: Manifest
-    batchers: dict[str, Batcher]
+    Attributes:
+        warmed: by graph, the batch sizes that it has run with.
+        most: the largest of them.
+    """
 
-    def __post_init__(self) -> None:
-        self.digest = self.manifest.digest
+    def __init__(self, manifest: Manifest, batchers: dict[str, Batcher], warmed: dict[str, list[int]], most: int) -> None:
+        self.manifest, self.batchers, self.warmed, self.most = manifest, batchers, warmed, most
+        self.digest = manifest.digest
+        self._users = 0
+        self._retired = False
 
     @property
     def name(self) -> str:
@@ -68,6 +80,10 @@ class Model:
     def provider(self) -> str:
         return next(iter(self.batchers.values())).session.provider
 
+    @property
+    def healthy(self) -> bool:
+        return all(batcher.healthy for batcher in self.batchers.values())
+
     def batcher(self, task: str, role: str) -> Batcher:
         """The batcher of the graph that plays a role in a task, such as the `decoder` of `generate`."""
         return self.batchers[self.manifest.tasks[task][role]]
@@ -76,55 +92,142 @@ class Model:
         """`task/name@` and the first 12 of the digest: what `X-Model` says."""
         return f"{task}/{self.name}@{self.digest[:12]}"
 
+    def take(self) -> None:
+        """A request begins to use it; until `release`, it does not close."""
+        self._users += 1
+
+    def release(self) -> None:
+        self._users -= 1
+        self._close_if_done()
+
+    def retire(self) -> None:
+        """Another has its place: it closes when the last request that began with it has ended."""
+        self._retired = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._retired and self._users == 0:
+            self.close()
+
     def close(self) -> None:
         for batcher in self.batchers.values():
             batcher.close()
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """What was found in the models folder at one time; replaced as a whole.
+
+    Attributes:
+        failures: by folder, why its present content is not served; an earlier one may still be.
+        defaults: by task, the model that claims it, served or not.
+        claims_unknown: a manifest that may have claimed a task could not be read.
+        blocked: something is missing that the settings demand.
+    """
+
+    models: Mapping[str, Model] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    claims_unknown: bool = False
+    blocked: bool = False
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What reading the folder again did, by names of models."""
+
+    added: list[str]
+    replaced: list[str]
+    removed: list[str]
+    unchanged: list[str]
+    failed: dict[str, str]
+
+
+Observers = Callable[[str, str], Observer]
+"""From a model's and a graph's name to who is told what its batcher does."""
+
+
 class Store:
-    """The models of one folder.
+    """The models of one folder. Only reading them happens in a thread; whatever changes here changes on the event loop.
 
     Args:
         tasks: the tasks that this server knows, with the roles that each wants filled.
+
+    Attributes:
+        lost: is told which model's session broke for good, and why.
+        draining: the server was told to stop.
     """
 
-    def __init__(self, settings: Settings, tasks: Mapping[str, Roles]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tasks: Mapping[str, Roles],
+        observers: Observers | None = None,
+    ) -> None:
         self.settings, self.tasks = settings, tasks
-        self.models: dict[str, Model] = {}
-        self.failures: dict[str, str] = {}
+        self.shelf = Shelf()
         self.loaded = False
-        self._blocked = False
-        self._defaults: dict[str, str] = {}
-        self._claims_unknown = False
+        self.draining = False
+        self.lost: Callable[[str, str], None] | None = None
+        self._observers = observers
+        self._turn = asyncio.Lock()
 
-    def load(self) -> None:
-        """Opens and warms every folder asked for. What fails is kept in `failures` and logged."""
-        try:
-            for folder in self._folders():
-                self._load(folder)
-            served = {*self.models, *(task for model in self.models.values() for task in model.manifest.tasks)}
-            for wanted in self.settings.load:
-                if wanted not in served and wanted not in self.failures:
-                    self._fail(wanted, f"ATELIER_LOAD names {wanted}, but no folder of {self.settings.models} has it", blocks=True)
-        finally:
-            self.loaded = True
+    @property
+    def models(self) -> Mapping[str, Model]:
+        return self.shelf.models
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        return self.shelf.failures
+
+    async def load(self) -> Changes:
+        """Reads the folder, for the first time or again, and swaps at once what changed.
+
+        A folder that cannot be served is kept in `failures` and logged; what was served of it before goes on serving.
+        Requests in flight end on the model that they began with.
+        """
+        async with self._turn:
+            reading = _Reading(self)
+            try:
+                await asyncio.to_thread(reading.read)
+                changes = self._swap(reading)
+            finally:
+                self.loaded = True
+        return changes
+
+    def _swap(self, reading: _Reading) -> Changes:
+        before, after = self.shelf.models, reading.models
+        for model, manifest in reading.described.items():
+            model.manifest = manifest
+        self.shelf = Shelf(after, reading.failures, reading.defaults, reading.claims_unknown, reading.blocked)
+        for name, model in before.items():
+            if after.get(name) is not model:
+                model.retire()
+        return Changes(
+            added=sorted(after.keys() - before.keys()),
+            replaced=sorted(name for name in after.keys() & before.keys() if after[name] is not before[name]),
+            removed=sorted(before.keys() - after.keys()),
+            unchanged=sorted(name for name in after.keys() & before.keys() if after[name] is before[name]),
+            failed=dict(reading.failures),
+        )
 
     @property
     def ready(self) -> bool:
-        """Something is served, and nothing is missing that `ATELIER_LOAD` or `ATELIER_PROVIDER` demands."""
-        return self.loaded and bool(self.models) and not self._blocked
+        """Something is served, all of it is healthy, and nothing is missing that `ATELIER_LOAD` or `ATELIER_PROVIDER` demands."""
+        served = bool(self.models) and all(model.healthy for model in self.models.values())
+        return self.loaded and served and not self.shelf.blocked and not self.draining
 
     def serving(self, task: str) -> list[Model]:
         """The models of a task, its default first, then by name."""
         models = [model for model in self.models.values() if task in model.manifest.tasks]
-        return sorted(models, key=lambda model: (model.name != self._defaults.get(task), model.name))
+        return sorted(models, key=lambda model: (model.name != self.shelf.defaults.get(task), model.name))
 
     def default(self, task: str) -> str | None:
         """The name of the model that serves a task when none is named: the one that claims it, served or
         not, so that a request is never answered by another; where none does, the first by name. Nothing while a
         manifest that might have claimed it has not been read, or cannot be."""
-        if task in self._defaults or self._claims_unknown or not self.loaded:
-            return self._defaults.get(task)
+        if task in self.shelf.defaults or self.shelf.claims_unknown or not self.loaded:
+            return self.shelf.defaults.get(task)
         return next((model.name for model in self.serving(task)), None)
 
     def find(self, task: str, name: str | None) -> Model:
@@ -137,8 +240,10 @@ class Store:
         wanted = self.default(task) if name is None else name
         model = self.models.get(wanted or "")
         if model is not None and task in model.manifest.tasks:
+            if not model.healthy:
+                raise ModelUnavailable(f"{wanted} broke and is being opened again")
             return model
-        if wanted in self.failures:
+        if wanted is not None and wanted in self.failures:
             raise ModelUnavailable(f"{wanted} is not served: {self.failures[wanted]}")
         if not self.loaded:
             raise ModelUnavailable("the models are still being loaded")
@@ -152,12 +257,46 @@ class Store:
         for model in self.models.values():
             model.close()
 
+    def observer(self, model: str, graph: str) -> Observer | None:
+        return None if self._observers is None else self._observers(model, graph)
+
+    def lose(self, model: str, why: str) -> None:
+        logger.critical("model %s is lost: %s", model, why)
+        if self.lost is not None:
+            self.lost(model, why)
+
+
+class _Reading:
+    """One pass over the models folder, in a thread, while the store serves what it has.
+
+    Attributes:
+        described: models that go on under a manifest in which nothing changed that changes an answer.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.settings, self.tasks, self.before = store, store.settings, store.tasks, store.shelf.models
+        self.models: dict[str, Model] = {}
+        self.described: dict[Model, Manifest] = {}
+        self.failures: dict[str, str] = {}
+        self.defaults: dict[str, str] = {}
+        self.claims_unknown = self.blocked = False
+
+    def read(self) -> None:
+        """Opens and warms every folder asked for."""
+        for folder in self._folders():
+            self._load(folder)
+        served = {*self.models, *(task for model in self.models.values() for task in model.manifest.tasks)}
+        for wanted in self.settings.load:
+            if wanted not in served and wanted not in self.failures:
+                self._fail(wanted, f"ATELIER_LOAD names {wanted}, but no folder of {self.settings.models} has it", blocks=True)
+
     def _folders(self) -> list[Path]:
         root = self.settings.models
         try:
             return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
         except OSError as error:
             self._fail(str(root), f"ATELIER_MODELS={root} cannot be read: {error.strerror}", blocks=True)
+            self.models = dict(self.before)
             return []
 
     def _load(self, folder: Path) -> None:
@@ -170,9 +309,10 @@ class Store:
             self._fail(folder.name, f"{folder.name}: {error}", blocks=bool(self.settings.load))
         else:
             if model is not None:
-                self.models = {**self.models, model.name: model}  # a new dict: others may be iterating over the old one
-                self._warn_of_idle_gpu(model)
-                logger.info("model %s serves %s on %s", model.name, ", ".join(model.manifest.tasks), model.provider)
+                self.models[model.name] = model
+                if model is not self.before.get(model.name):
+                    self._warn_of_idle_gpu(model)
+                    logger.info("model %s serves %s on %s", model.name, ", ".join(model.manifest.tasks), model.provider)
 
     def _warn_of_idle_gpu(self, model: Model) -> None:
         if self.settings.provider == "auto" and model.provider == "cpu" and Path("/dev/nvidiactl").exists():
@@ -182,8 +322,14 @@ class Store:
             )
 
     def _fail(self, name: str, why: str, blocks: bool) -> None:
-        self.failures = {**self.failures, name: why}
-        self._blocked = self._blocked or blocks
+        self.failures[name] = why
+        if (earlier := self.before.get(name)) is not None:
+            self.models[name] = earlier
+            for task in earlier.manifest.default_for:
+                self.defaults.setdefault(task, name)
+            logger.error("model %s goes on as it was: %s", name, why)
+            return
+        self.blocked = self.blocked or blocks
         logger.error("model %s is not served: %s", name, why)
 
     def _open(self, folder: Path) -> Model | None:
@@ -198,27 +344,48 @@ class Store:
         try:
             manifest = manifests.read(folder)
         except ManifestError as error:
-            self._claims_unknown = True
+            self.claims_unknown = self.claims_unknown or folder.name not in self.before
             raise LoadError(str(error), named) from error
         if wanted and not named and not set(wanted) & set(manifest.tasks):
             return None
-        for task in manifest.default_for:
-            self._defaults.setdefault(task, folder.name)
         if manifest.name != folder.name:
             raise LoadError(f"{where} is the manifest of {manifest.name}, not of {folder.name}", bool(wanted))
+        for task in manifest.default_for:
+            self.defaults.setdefault(task, folder.name)
         self._check_tasks(where, manifest)
         placement = Placement(self.settings.provider, self.settings.threads or usable_cores(), self.settings.gpu_mem_limit)
         most = min(manifest.largest_batch, self.settings.max_batch)
-        batchers: dict[str, Batcher] = {}
-        for name, graph in manifest.graphs.items():
-            try:
+        try:
+            for graph in manifest.graphs.values():
                 _check_file(folder / graph.file, graph)
-                session = Session(folder / graph.file, graph, placement)
-                _warm(session, most, len(manifest.classes))
-            except SessionError as error:
-                raise LoadError(f"{folder.name}/{error}", bool(wanted) or isinstance(error, ProviderMissing)) from error
-            batchers[name] = Batcher(session, most, self.settings.queue_limit)
-        return Model(manifest, batchers)
+            earlier = self.before.get(folder.name)
+            if earlier is not None and earlier.healthy and (earlier.digest, earlier.most) == (manifest.digest, most):
+                self.described[earlier] = manifest
+                return earlier
+            opened = {name: self._session(folder / graph.file, graph, placement, manifest, most) for name, graph in manifest.graphs.items()}
+        except SessionError as error:
+            raise LoadError(f"{folder.name}/{error}", bool(wanted) or isinstance(error, ProviderMissing)) from error
+        batchers = {
+            name: Batcher(
+                session,
+                most,
+                self.settings.queue_limit,
+                self.store.observer(folder.name, name),
+                partial(self._reopened, folder / session.graph.file, session.graph, placement, manifest, most),
+                partial(self.store.lose, folder.name),
+            )
+            for name, (session, _) in opened.items()
+        }
+        return Model(manifest, batchers, {name: warmed for name, (_, warmed) in opened.items()}, most)
+
+    def _reopened(self, *arguments: Any) -> Session:
+        return self._session(*arguments)[0]
+
+    def _session(self, path: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int) -> tuple[Session, list[int]]:
+        session = Session(path, graph, placement)
+        sizes = sorted({1, most} if session.provider == "cpu" else range(1, most + 1))
+        _warm(session, sizes, len(manifest.classes))
+        return session, sizes
 
     def _check_tasks(self, where: str, manifest: Manifest) -> None:
         blocks = bool(self.settings.load)
@@ -252,11 +419,11 @@ def _check_file(path: Path, graph: Graph) -> None:
         raise SessionError(f"{path.name}: its sha256 is {found[:12]}…, the manifest says {graph.sha256[:12]}…: damaged or half-written")
 
 
-def _warm(session: Session, most: int, classes: int) -> None:
-    """One run at batch 1 and one at the largest, so that the first request finds everything allocated; of zeros, and
+def _warm(session: Session, sizes: list[int], classes: int) -> None:
+    """One run at each batch size, so that the first request finds everything allocated; of zeros, and
     of the last class, which a graph with fewer than the manifest declares does not have."""
     fill = {"labels": classes - 1}
-    for batch in sorted({1, most}):
+    for batch in sizes:
         try:
             outputs = session.run(
                 {port.name: np.full((batch, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs}

@@ -16,7 +16,7 @@ from service.engine.store import Role
 TASK = "reconstruct"
 ROLES = {
     "encoder": Role(frozenset({"images"}), frozenset({"embedding"})),
-    "decoder": Role(frozenset({"latents"}), frozenset({"images"})),
+    "decoder": Role(frozenset({"latents"}), frozenset({"images"}), takes={"latents": "embedding"}),
 }
 
 router = APIRouter(tags=[TASK])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from support import MODELS
 
 from service.contract.manifest import Manifest, read
 from service.engine import latents
-from service.engine.batching import Batcher, Closed, QueueFull
-from service.engine.session import Placement, Session, SessionError, usable_cores
+from service.engine.batching import Batcher, Closed, DeadlinePassed, Outcome, QueueFull
+from service.engine.session import Placement, Session, SessionBroken, SessionError, usable_cores
 
 PLACEMENT = Placement("cpu", usable_cores())
 
@@ -91,13 +92,126 @@ def test_a_caller_that_goes_away_is_not_run(session: Session) -> None:
 
 def test_beyond_the_limit_the_queue_refuses(session: Session) -> None:
     async def main() -> None:
-        batcher = Batcher(session, most=1, limit=3)
+        batcher = Batcher(session, most=1, limit=12)
         tasks = [asyncio.create_task(batcher.run(inputs(4, seed))) for seed in range(4)]
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) is QueueFull for result in results] == [False, False, False, True]
+        assert "12 items are waiting" in str(results[3])
+        assert (await batcher.run(inputs(40))).outputs["images"].shape == (40, 28, 28, 1)  # more than the limit, but alone
+        with pytest.raises(QueueFull) as full:
+            await asyncio.gather(batcher.run(inputs(12)), batcher.run(inputs(1)))
+        assert full.value.retry_after > 0
         batcher.close()
 
     asyncio.run(main())
+
+
+def test_what_has_not_begun_by_its_deadline_never_does(session: Session) -> None:
+    async def main() -> None:
+        sizes: list[int] = []
+        batcher = Batcher(_counted(session, sizes), most=4, limit=100)
+        late = time.perf_counter() - 1
+        results = await asyncio.gather(
+            batcher.run(inputs(4)), batcher.run(inputs(4), late), batcher.run(inputs(4), time.perf_counter() + 60), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [Outcome, DeadlinePassed, Outcome]
+        assert sizes == [4, 4]
+        assert batcher.rows == 0
+        batcher.close()
+
+    asyncio.run(main())
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.waits: list[float] = []
+        self.gone = 0
+
+    def ran(self, rows: int, seconds: float) -> None:
+        assert seconds > 0
+        self.rows.append(rows)
+
+    def waited(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def cancelled(self) -> None:
+        self.gone += 1
+
+
+def test_an_observer_is_told_of_runs_waits_and_cancellations(session: Session) -> None:
+    async def main() -> None:
+        watcher = Watcher()
+        batcher = Batcher(session, most=2, limit=100, observer=watcher)
+        tasks = [asyncio.create_task(batcher.run(inputs(2, seed))) for seed in range(9)]
+        await asyncio.sleep(0)
+        for task in tasks[3:]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (watcher.rows, len(watcher.waits), watcher.gone) == ([2, 2, 2], 3, 6)
+        assert (batcher.depth, batcher.rows) == (0, 0)
+        batcher.close()
+
+    asyncio.run(main())
+
+
+class Breaking:
+    """A session whose first runs fail as one does that has no memory left."""
+
+    def __init__(self, session: Session, times: int) -> None:
+        self.session, self.times, self.graph, self.provider = session, times, session.graph, session.provider
+
+    def run(self, given: object) -> dict[str, np.ndarray]:
+        self.times -= 1
+        if self.times >= 0:
+            raise SessionBroken("out of memory")
+        return self.session.run(given)
+
+
+def test_a_broken_session_is_opened_again_and_what_waited_runs(session: Session) -> None:
+    async def main() -> None:
+        lost: list[str] = []
+        batcher = Batcher(Breaking(session, 1), most=1, limit=100, reopen=lambda: session, lost=lost.append)
+        results = await asyncio.gather(*(batcher.run(inputs(1, seed)) for seed in range(4)), return_exceptions=True)
+        assert [type(result) for result in results] == [SessionBroken, Outcome, Outcome, Outcome]
+        assert (batcher.healthy, batcher.session, lost) == (True, session, [])
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_session_that_breaks_again_at_once_is_lost(session: Session) -> None:
+    async def main() -> None:
+        lost: list[str] = []
+        batcher = Batcher(Breaking(session, 1), most=1, limit=100, reopen=lambda: Breaking(session, 1), lost=lost.append)
+        results = await asyncio.gather(*(batcher.run(inputs(1, seed)) for seed in range(4)), return_exceptions=True)
+        assert [type(result) for result in results] == [SessionBroken, SessionBroken, Closed, Closed]
+        assert (batcher.healthy, lost) == (False, ["out of memory"])
+
+    asyncio.run(main())
+
+
+def test_a_session_that_does_not_open_again_is_lost(session: Session) -> None:
+    def reopen() -> Session:
+        raise SessionError("decoder.onnx: gone")
+
+    async def main() -> None:
+        lost: list[str] = []
+        batcher = Batcher(Breaking(session, 1), most=1, limit=100, reopen=reopen, lost=lost.append)
+        with pytest.raises(SessionBroken):
+            await batcher.run(inputs(1))
+        await asyncio.sleep(0.1)
+        assert lost == ["out of memory; opened again, decoder.onnx: gone"]
+        with pytest.raises(Closed):
+            await batcher.run(inputs(1))
+
+    asyncio.run(main())
+
+
+def test_inputs_that_a_graph_refuses_do_not_break_its_session(session: Session) -> None:
+    with pytest.raises(Exception, match="indices element out of data bounds") as refused:
+        session.run({**inputs(2), "labels": np.array([3, 99], np.int32)})
+    assert not isinstance(refused.value, SessionBroken)
 
 
 def test_a_failing_run_fails_its_requests_only(session: Session) -> None:
@@ -113,7 +227,7 @@ def test_a_failing_run_fails_its_requests_only(session: Session) -> None:
 
 def test_closing_fails_what_waits(session: Session) -> None:
     async def main() -> None:
-        batcher = Batcher(session, most=1, limit=10)
+        batcher = Batcher(session, most=1, limit=100)
         tasks = [asyncio.create_task(batcher.run(inputs(8, seed))) for seed in range(3)]
         await asyncio.sleep(0)
         batcher.close()

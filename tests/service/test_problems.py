@@ -161,7 +161,7 @@ def test_headers_of_an_answer(client: httpx.Client, digit: bytes) -> None:
 
 
 def test_a_full_queue_is_refused_at_once(start: Callable[..., Server]) -> None:
-    server = start(ATELIER_QUEUE_LIMIT="1", ATELIER_LOAD="cdcgan", ATELIER_MAX_BATCH="1", ATELIER_THREADS="1")
+    server = start(ATELIER_QUEUE_LIMIT="64", ATELIER_LOAD="cdcgan", ATELIER_MAX_BATCH="1", ATELIER_THREADS="1")
     server.until_loaded()
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: server.client.post("/v1/digits", json={"digits": "8" * 64}), range(32)))

@@ -1,0 +1,1 @@
+"""Open Inference Protocol, version 2, over REST."""
