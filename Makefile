@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test schema bench lint format lock clean
+.PHONY: serve test schema bench pressure lint format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
@@ -21,6 +21,10 @@ schema: $(VENV)/.dev
 # Needs wrk. LitServe has an environment of its own.
 bench: $(VENV)/.cpu $(VENV)/.training .venv-litserve/.done
 	$(BIN)/python tests/bench/bench.py --litserve .venv-litserve/bin/python $(ARGS)
+
+# The server under large uploads, callers that leave, stops, reloads and a full queue.
+pressure: $(VENV)/.cpu $(VENV)/.dev
+	$(BIN)/python tests/bench/pressure.py
 
 .venv-litserve/.done: tests/bench/litserve.txt
 	$(PYTHON) -m venv .venv-litserve

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -98,13 +99,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     folder = options.models / options.name
     dataset = _data_of(folder, options.data)
-    elsewhere = "" if options.models == MODELS else f" --models {options.models}"
-    source = "" if dataset.source == manifest.read(folder).training.data.source else f" --data {dataset.source}"
-    url = "" if options.url is None else f" --url {options.url}"
-    some = "".join(
-        f" --{name} {value}" for name, value in (("tasks", " ".join(options.tasks)), ("references", options.references)) if value
-    )
-    command = f"python -m training evaluate {options.name}{elsewhere}{source}{url}{some}"
+    words = ["python", "-m", "training", "evaluate", options.name]
+    words += [] if options.models == MODELS else ["--models", str(options.models)]
+    words += [] if dataset.source == manifest.read(folder).training.data.source else ["--data", dataset.source]
+    words += [] if options.url is None else ["--url", options.url]
+    words += ["--tasks", *options.tasks] if options.tasks else []
+    words += ["--references", str(options.references)] if options.references else []
+    command = shlex.join(words)
     measured = evaluate(folder, dataset, command, options.url, options.tasks, options.references)
     for name, metric in measured.metrics.items():
         beside = "" if metric.reference is None else f"   {metric.reference_is}: {card.figure(metric.reference)}"
@@ -150,15 +151,18 @@ def _classifier(options: argparse.Namespace) -> int:
     dataset = data.load(options.data)
     if dataset.name not in CLASSIFIED:
         raise TrainingError(f"--data {options.data}: classifiers are kept for {', '.join(CLASSIFIED)} only, so that figures compare.")
-    config = classifier.Config()
-    run = Run(RUNS / f"classifier-{dataset.name}", options.seed, {"data": dataset.name}, options.resume, options.overwrite)
+    config, path = classifier.Config(), classifier.FOLDER / f"{dataset.name}.npz"
+    if path.exists() and not options.overwrite:
+        raise TrainingError(f"{path} is there, and figures were measured with it: --overwrite replaces it.")
+    settings = {"data": dataset.name, "pictures": dataset.fingerprint, "config": dataclasses.asdict(config)}
+    run = Run(RUNS / f"classifier-{dataset.name}", options.seed, settings, options.resume, options.overwrite)
     keras.utils.set_random_seed(options.seed)
     try:
         trained = classifier.Classifier(classifier.train(config, dataset, run))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
-    trained.save(classifier.FOLDER / f"{dataset.name}.npz")
+    trained.save(path)
     for name, split in (("validation", dataset.validation), ("test", dataset.test)):
         print(f"{name}: {(trained(split.images)[1] == split.labels).mean():.2%} read right")
     return 0

@@ -4,7 +4,7 @@ No recipe imports it: it is in no loss and chooses no checkpoint. Its 128 penult
 space in which the generators' distances are measured; never call such a distance FID, which is defined on
 Inception features. The weights lie in `training/classifiers/`, so that figures compare between machines:
 
-    python -m training classifier --data mnist
+    python -m training classifier --data mnist --overwrite
 """
 
 from __future__ import annotations

@@ -50,16 +50,23 @@ def evaluate(
     # without `tasks` all is measured: figures of another command would stand beside these as if they were alike
     kept = {name: metric for name, metric in manifest.metrics.items() if tasks and name in card.MEANING}
     updated = manifest.model_copy(update={"metrics": {**kept, **found}})
-    _report(updated, details, folder, command)
+    path = folder / card.REPORT
+    _report(updated, {**(_kept_details(manifest, path) if tasks else {}), **details}, path)
     card.write(updated, folder)
     write(updated, folder)
     return updated
 
 
-def _report(manifest: Manifest, details: dict[str, Any], folder: Path, command: str) -> None:
-    figures = {name: metric.model_dump(exclude={"command"}) for name, metric in manifest.metrics.items()}
-    report = {"model": manifest.name, "digest": manifest.digest, "command": command, "figures": figures, **details}
-    (folder / card.REPORT).write_text(json.dumps(report, indent=2) + "\n")
+def _report(manifest: Manifest, details: dict[str, Any], path: Path) -> None:
+    figures = {name: metric.model_dump() for name, metric in manifest.metrics.items()}
+    report = {**details, "model": manifest.name, "digest": manifest.digest, "figures": figures}
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _kept_details(manifest: Manifest, path: Path) -> dict[str, Any]:
+    """What an earlier report of the same weights says beyond the figures."""
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    return earlier if earlier.get("digest") == manifest.digest else {}
 
 
 async def _measure(folder: Path, data: Dataset, url: str | None, tasks: set[str], references: int | None) -> tuple[Figures, dict[str, Any]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import shutil
 import tempfile
 import warnings
@@ -59,12 +58,14 @@ def export(
         np.savez_compressed(fresh / "golden" / "fitted.npz", fitted=fitted)
         declared = {name: _graph(name, model, fresh, fitted, len(data.classes)) for name, model in graphs.items()}
         _samples(graphs, data, fresh / "samples.png")
+        earlier = _earlier(folder)
+        if earlier is not None and not default_for:
+            default_for = tuple(task for task in earlier.default_for if task in recipe.TASKS)
         defaults = " ".join(["", "--default-for", *default_for]) if default_for else ""
         training = _training(recipe, config, data, run, f"{command} --out models/{folder.name}{defaults}")
         described = _describe(recipe, data, folder.name, declared, training, default_for)
-        history.draw(run, fresh / "pictures")
-        if (folder / manifest.FILE).exists():
-            described = _keep(folder, fresh, described)
+        history.draw(run, fresh / card.PICTURES)
+        described = _keep(earlier, folder, fresh, described)
         card.write(described, fresh)
         manifest.write(described, fresh)
         if folder.exists():
@@ -112,26 +113,27 @@ def _training(recipe: Recipe, config: Any, data: Dataset, run: Run, command: str
     )
 
 
-def _keep(before: Path, after: Path, described: Manifest) -> Manifest:
-    """Takes over what people wrote, and what was measured and drawn of the same weights."""
-    if (before / "notes.md").exists():
-        shutil.copy(before / "notes.md", after)
+def _earlier(folder: Path) -> Manifest | None:
+    """The model that is replaced, where there is one that can be read."""
     try:
-        earlier = manifest.read(before)
+        return manifest.read(folder)
     except manifest.ManifestError:
-        return described
-    kept = tuple(task for task in earlier.default_for if task in described.tasks)
-    described = described.model_copy(update={"default_for": described.default_for or kept})
-    if earlier.digest != described.digest:
-        return described
-    if (before / "pictures").is_dir():
-        shutil.copytree(
-            before / "pictures",
-            after / "pictures",
-            ignore=lambda _, names: set(names) & set(os.listdir(after / "pictures")),
-            dirs_exist_ok=True,
-        )
-    return described.model_copy(update={"metrics": earlier.metrics})
+        return None
+
+
+def _keep(earlier: Manifest | None, before: Path, after: Path, described: Manifest) -> Manifest:
+    """Takes over what people wrote, and what was measured and drawn of the same weights."""
+    kept = ["notes.md"]
+    if earlier is not None and earlier.digest == described.digest:
+        kept.append(card.REPORT)
+        described = described.model_copy(update={"metrics": earlier.metrics})
+        for picture in (before / card.PICTURES).glob("*"):
+            if not (after / card.PICTURES / picture.name).exists():
+                kept.append(f"{card.PICTURES}/{picture.name}")
+    for name in kept:
+        if (before / name).exists():
+            shutil.copy(before / name, after / name)
+    return described
 
 
 def _uploads(data: Dataset, folder: Path) -> list[bytes]:

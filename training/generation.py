@@ -68,15 +68,14 @@ async def measure_digits(model: Served, data: Dataset, folder: Path) -> tuple[Fi
     pictures = await model.drawn("digits", requests)
     strips = await _walks(model, classes)
     figures = await _timings(model, "digits", {"labels": asked[:64].tolist()}, {"labels": [0]})
-    compared = np.arange(COMPARED)
     classifier = Classifier.find(data)
     if classifier is None:
-        return figures | _copies(pictures[compared], data), {}
+        return figures | _copies(pictures[:COMPARED], data), {}
     features, read_as = classifier(pictures)
     figures |= _read(features, read_as, asked, data, classifier)
     confusion = np.stack([np.bincount(read_as[asked == label], minlength=classes) for label in range(classes)])
     floors = [_balanced(data.train.labels, classes, COMPARED, np.random.default_rng(draw)) for draw in range(FLOORS)]
-    common, details = _judged(pictures[compared], features[compared], strips, floors, data, classifier, folder)
+    common, details = _judged(pictures[:COMPARED], features[:COMPARED], strips, floors, data, classifier, folder)
     return figures | common, details | {"read_as": dict(zip(data.classes, confusion.tolist(), strict=True))}
 
 
@@ -129,8 +128,7 @@ def _read(features: np.ndarray, read_as: np.ndarray, asked: np.ndarray, data: Da
     real, real_read_as = classifier(data.test.images)
     right = [float((read_as == asked)[asked == label].mean()) for label in labels]
     spread = [
-        metrics.mean_pairwise_distance(features[asked == label][:800])
-        / metrics.mean_pairwise_distance(real[data.test.labels == label][:800])
+        metrics.mean_pairwise_distance(features[asked == label]) / metrics.mean_pairwise_distance(real[data.test.labels == label])
         for label in labels
     ]
     return {

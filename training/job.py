@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import os
+import shlex
 import subprocess
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import keras
-import numpy as np
 import pydantic
 
 from service.contract.manifest import FILE, ManifestError, Name, read
 from training import data, recipes
-from training.loop import CHECKPOINT_SECONDS, Run
+from training.loop import CHECKPOINT, CHECKPOINT_SECONDS, Run, stored
 from training.problems import TrainingError
 
 RUNS = Path("runs")
 SMOKE_STEPS = 4
 SMOKE_BATCH = 32
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -54,23 +51,16 @@ class Job:
         Raises:
             TrainingError: there is none, it is damaged, or the run is not at its end.
         """
-        path = folder / "checkpoint.npz"
+        path = folder / CHECKPOINT
         if not path.exists():
             raise TrainingError(f"{path} does not exist: train it first, or look into {folder.parent} for the names of runs.")
+        about = stored(path)
+        if about["step"] < about["steps"]:
+            raise TrainingError(f"{path} is at step {about['step']} of {about['steps']}: finish it with fit … --resume.")
         try:
-            job, step, steps = cls._stored(path)
-        except _UNREADABLE as error:
-            raise TrainingError(f"{path} is damaged or of another version ({error}): train again.") from error
-        if step < steps:
-            raise TrainingError(f"{path} is at step {step} of {steps}: finish it with fit … --resume.")
-        return job
-
-    @classmethod
-    def _stored(cls, path: Path) -> tuple[Self, int, int]:
-        """The job of a checkpoint, the step that it is at, and of how many."""
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            about = json.loads(str(stored["about"]))
-        return cls(**{field.name: about["settings"][field.name] for field in dataclasses.fields(cls)}), about["step"], about["steps"]
+            return cls(**{field.name: about["settings"][field.name] for field in dataclasses.fields(cls)})
+        except KeyError as error:
+            raise TrainingError(f"{path} is no run of fit, or of another version ({error} is missing): train again.") from error
 
     @property
     def command(self) -> str:
@@ -79,7 +69,7 @@ class Job:
         if self.smoke:
             words.append("--smoke")
         elif self.source != "mnist":
-            words += ["--data", self.source]
+            words += ["--data", shlex.quote(self.source)]
         if self.source.startswith("folder"):
             words += ["--image-size", str(self.image_size), "--channels", str(self.channels)]
         for field in dataclasses.fields(recipes.find(self.recipe).Config):
@@ -114,12 +104,13 @@ class Job:
         dataset = data.load(source or self.source, self.image_size, self.channels)
         config = recipe.Config(**self.config)
         named = dataclasses.replace(self, source=dataset.source)
+        kept = self if source else named  # a resumed run agrees in its pictures, wherever they lie now
         run = Run(
             folder,
             seed=self.seed,
-            settings=dataclasses.asdict(named) | {"pictures": dataset.fingerprint},
+            settings=dataclasses.asdict(kept) | {"pictures": dataset.fingerprint},
             resume=resume,
-            overwrite=overwrite,
+            overwrite=overwrite or self.smoke,
             steps_limit=SMOKE_STEPS if self.smoke else None,
             checkpoint_seconds=checkpoint_seconds,
             quiet=self.smoke and not sys.stderr.isatty(),
@@ -172,8 +163,14 @@ def check_out(out: Path, overwrite: bool, resumed: Path | None) -> None:
 
 
 def _is_of(out: Path, run: Path) -> bool:
+    """Whether a model was exported from this very run, which took the time that it says."""
     try:
-        job, _, _ = Job._stored(run / "checkpoint.npz")
-        return read(out).training.command.startswith(f"{job.command} --out ")
-    except (ManifestError, TrainingError, *_UNREADABLE):
+        about, training = stored(run / CHECKPOINT), read(out).training
+    except (ManifestError, TrainingError):
         return False
+    settings, model = about["settings"], training.model_dump()
+    ours = {name: settings.get(name) for name in ("recipe", "config")}
+    ours |= {name: about[name] for name in ("seed", "device", "backend")}
+    ours |= {"steps": about["step"]} | {name: round(about[name], 1) for name in ("seconds", "cpu_seconds")}
+    theirs = model | {"config": model["config"] | {"variant": model["variant"]}}
+    return all(theirs[name] == value for name, value in ours.items())

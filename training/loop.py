@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from training.problems import TrainingError
 from training.step import device
 
+CHECKPOINT = "checkpoint.npz"
 CHECKPOINT_SECONDS = 120.0
 REPORT_STEPS = 20
 SCALARS = "scalars.csv"
@@ -55,7 +57,7 @@ class Run:
         seed: decides the initial weights, the order of the pictures and every noise.
         settings: what a resumed run has to agree with (recipe, data, configuration).
         resume: go on from `checkpoint.npz` rather than start afresh.
-        overwrite: start afresh although there is the checkpoint of an unfinished run.
+        overwrite: start afresh although there is a run's checkpoint.
         steps_limit: end after so many steps an epoch, one epoch (a smoke run).
         checkpoint_seconds: how much work a kill may lose.
         seconds, cpu_seconds: time spent so far, over all its sessions.
@@ -118,7 +120,7 @@ class Run:
             self._restore(variables)
         else:
             if not self.overwrite:
-                self._refuse_unfinished()
+                self._refuse_loss()
             self.checkpoint.unlink(missing_ok=True)
         self._clear_later()
         progress = tqdm(total=steps * epochs, initial=self.step, disable=self.quiet, unit="step", smoothing=0.05)
@@ -195,7 +197,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.npz"
+        return self.folder / CHECKPOINT
 
     def _save(self, variables: Sequence[keras.Variable], plan: Plan, scalars: Mapping[str, Any]) -> None:
         self._finite(scalars)  # weights gone wrong do not replace a good checkpoint
@@ -210,30 +212,23 @@ class Run:
             os.fsync(file.fileno())
         unfinished.replace(self.checkpoint)
 
-    def _about(self) -> dict[str, Any]:
-        with self.checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return dict(json.loads(str(stored["about"])))
-
-    def _refuse_unfinished(self) -> None:
+    def _refuse_loss(self) -> None:
         try:
-            about = self._about()
-            unfinished = about["step"] < about["steps"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            about = stored(self.checkpoint)
+        except TrainingError:
             return
-        if unfinished:
+        if about["step"] < about["steps"]:
             raise TrainingError(
                 f"{self.checkpoint} is at step {about['step']} of {about['steps']}: --resume goes on, --overwrite starts afresh."
             )
+        raise TrainingError(
+            f"{self.folder} holds a finished run: --resume exports it, --overwrite starts afresh, --out with another name keeps both."
+        )
 
     def _restore(self, variables: Sequence[keras.Variable]) -> None:
-        if not self.checkpoint.exists():
-            raise TrainingError(f"{self.checkpoint} does not exist: leave out --resume to start afresh.")
-        try:
-            about = self._about()
-            with self.checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = [stored[f"{index:05d}"] for index in range(len(stored.files) - 1)]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise TrainingError(f"{self.checkpoint} is damaged ({error}): start afresh without --resume.") from error
+        about = stored(self.checkpoint)
+        with self.checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            arrays = [kept[f"{index:05d}"] for index in range(len(kept.files) - 1)]
         mine = json.loads(json.dumps({"seed": self.seed, "settings": dict(self.settings)}))
         theirs = {"seed": about["seed"], "settings": about["settings"]}
         if mine != theirs:
@@ -246,7 +241,28 @@ class Run:
             variable.assign(array)
         self.step, self.seconds, self.cpu_seconds = about["step"], about["seconds"], about["cpu_seconds"]
         if self.step >= about["steps"]:  # nothing is left to do, so it was all done where that says
-            self.backend, self.device = about.get("backend", self.backend), about.get("device", self.device)
+            self.backend, self.device = about["backend"], about["device"]
+
+
+def stored(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of its run: step, steps, seconds, cpu_seconds, backend, device, seed, settings.
+
+    Raises:
+        TrainingError: there is none, or it is damaged.
+    """
+    if not checkpoint.exists():
+        raise TrainingError(f"{checkpoint} does not exist: leave out --resume to start afresh.")
+    try:
+        with checkpoint.open("rb") as file, zipfile.ZipFile(file) as archive:
+            if broken := archive.testzip():
+                raise ValueError(f"{broken} is broken")
+        with checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            about = dict(json.loads(str(kept["about"])))
+        if missing := {"step", "steps", "seconds", "cpu_seconds", "backend", "device", "seed", "settings"} - about.keys():
+            raise ValueError(f"{', '.join(sorted(missing))} is missing")
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise TrainingError(f"{checkpoint} is damaged or of another version ({error}): train again, without --resume.") from error
+    return about
 
 
 class _Clock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -81,7 +82,11 @@ def test_the_commands_of_the_card_are_commands(manifest: Manifest) -> None:
         assert words[:3] == ["python", "-m", "training"]
         options = parser(words[3:]).parse_args(words[3:])
         if words[3] == "fit":
-            assert chosen(options, recipes.find(manifest.training.recipe)).keys() >= manifest.training.config.keys()
+            config = chosen(options, recipes.find(manifest.training.recipe))
+            training = manifest.training
+            assert {name: config[name] for name in training.config} == training.config
+            assert (config["variant"], options.seed, options.data) == (training.variant, training.seed, training.data.source)
+            assert tuple(options.default_for) == manifest.default_for
         else:
             assert options.name == manifest.name
 
@@ -102,6 +107,21 @@ def test_figures_were_measured(manifest: Manifest) -> None:
 def test_the_documents_have_the_tables_of_the_manifests(document: str) -> None:
     text = (ROOT / document).read_text()
     assert card.with_table(document, text, [read(folder) for folder in FOLDERS]) == text, "stale: run python -m training cards"
+
+
+@pytest.mark.parametrize("source", ["mnist", "fashion"])
+@pytest.mark.parametrize("task", ["generate", "digits"])
+def test_models_of_a_table_were_held_against_the_same_floor(source: str, task: str) -> None:
+    manifests = [one for one in map(read, FOLDERS) if one.training.data.source == source and task in one.tasks]
+    for figure in card.COLUMNS:
+        floors = {one.metrics[figure].reference for one in manifests if figure in one.metrics}
+        assert len(floors) <= 1, (figure, floors)
+        assert len({one.metrics[figure].command.replace(one.name, "NAME") for one in manifests if figure in one.metrics}) <= 1, figure
+
+
+def test_notes_are_finished(folder: Path) -> None:
+    notes = (folder / "notes.md").read_text() if (folder / "notes.md").exists() else ""
+    assert not re.search(r"@[A-Z]|TODO|XXX", notes)
 
 
 def test_the_graphs_are_small_enough_to_ship(folder: Path) -> None:

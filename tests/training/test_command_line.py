@@ -41,6 +41,13 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=600, check=False)
 
 
+def until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+    """Waits for what a run that is to be stopped has to reach first."""
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be stopped"
+        time.sleep(0.005)
+
+
 @pytest.fixture
 def failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """The last line of a command that has to fail; called in this process, so that Keras is loaded once."""
@@ -105,9 +112,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     parts.mkdir()
     process = subprocess.Popen(command(*options), cwd=parts, env=environment(), stderr=subprocess.DEVNULL)
     samples = parts / "runs" / "ae" / "samples"
-    deadline = time.monotonic() + 300
-    while len(list(samples.glob("*.png")) if samples.exists() else []) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(process, lambda: len(list(samples.glob("*.png"))) >= 3)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert not (parts / "models").exists()
@@ -121,7 +126,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", ["vae", "dcgan"])
 def test_a_run_killed_in_mid_epoch_ends_as_an_unbroken_one(tmp_path: Path, recipe: str) -> None:
-    options = ["fit", recipe, "--data", "drawn", "--batch-size", "32", "--width", "16", "--epochs", "10", "--checkpoint-seconds", "0.2"]
+    options = ["fit", recipe, "--data", "drawn", "--batch-size", "32", "--width", "16", "--epochs", "10", "--checkpoint-seconds", "0.001"]
     options += ["--prior-epochs", "10"] if recipe == "vae" else ["--discriminator-steps", "2"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
@@ -129,11 +134,12 @@ def test_a_run_killed_in_mid_epoch_ends_as_an_unbroken_one(tmp_path: Path, recip
     assert run(whole, *options).returncode == 0
     process = subprocess.Popen(command(*options), cwd=parts, env=environment(), stderr=subprocess.DEVNULL)
     checkpoint = parts / "runs" / recipe / "checkpoint.npz"
-    step, deadline = 0, time.monotonic() + 300
-    while (step < 10 or step % 6 == 0) and time.monotonic() < deadline:  # 6 steps an epoch
-        time.sleep(0.01)
-        if checkpoint.exists():
-            step = about(checkpoint)["step"]
+
+    def in_mid_epoch() -> bool:
+        step = about(checkpoint)["step"] if checkpoint.exists() else 0
+        return step > 10 and step % 6 != 0  # 6 steps an epoch
+
+    until(process, in_mid_epoch)
     process.kill()
     assert process.wait(60) == -signal.SIGKILL
     killed = about(checkpoint)
@@ -265,8 +271,8 @@ def test_resuming_with_other_pictures_is_refused(tmp_path: Path, pictures: Path,
     assert run(tmp_path, *options).returncode == 0
     assert run(tmp_path, *options, "--resume").returncode == 0
     Image.new("RGB", (40, 50)).save(pictures / "dark" / "0.png")
-    assert "pictures" in failure(*options, "--resume")
-    assert "pictures" in failure("export", "ae")
+    for arguments in ([*options, "--resume"], ["export", "ae"]):
+        assert "was written with pictures" in failure(*arguments)
 
 
 def test_a_model_of_another_run_is_not_replaced_unasked(tmp_path: Path, failure: Failure) -> None:
@@ -282,6 +288,70 @@ def test_a_model_of_another_run_is_not_replaced_unasked(tmp_path: Path, failure:
     assert read(tmp_path / "models" / "ae").digest == read(MODELS / "autoencoder").digest
     assert run(tmp_path, "export", "smoke/ae", "--out", "models/ae", "--overwrite").returncode == 0
     assert "--smoke" in read(tmp_path / "models" / "ae").training.command
+
+
+def test_a_finished_run_is_not_lost_by_mistake(tmp_path: Path, failure: Failure) -> None:
+    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "1", "--batch-size", "32", "--width", "16", "--prior-epochs", "0"]
+    assert run(tmp_path, *options, "--out", "first/ae").returncode == 0
+    assert "holds a finished run" in failure(*options, "--out", "second/ae")
+    assert run(tmp_path, *options, "--out", "second/ae", "--overwrite").returncode == 0
+    assert read(tmp_path / "first" / "ae").digest == read(tmp_path / "second" / "ae").digest
+    # the same command, but the run is no longer the one that the first model came of
+    assert "is a model already" in failure("export", "ae", "--out", "first/ae")
+    assert run(tmp_path, "export", "ae", "--out", "second/ae").returncode == 0
+
+
+def test_an_export_keeps_what_belongs_to_the_weights(tmp_path: Path) -> None:
+    assert run(tmp_path, "fit", "gan", "--smoke", "--out", "models/tiny", "--default-for", "generate").returncode == 0
+    assert run(tmp_path, "evaluate", "tiny").returncode == 0
+    folder = tmp_path / "models" / "tiny"
+    (folder / "notes.md").write_text("Known to be tiny.\n")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["figures"]["milliseconds_alone"]["command"] == "python -m training evaluate tiny"
+    before = read(folder)
+    assert run(tmp_path, "export", "smoke/tiny", "--out", "models/tiny").returncode == 0
+    after = read(folder)
+    assert (after.default_for, after.metrics, after.training) == (("generate",), before.metrics, before.training)
+    assert after.training.command.endswith("--out models/tiny --default-for generate")
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert "Known to be tiny." in (folder / "README.md").read_text()
+
+
+def test_pictures_that_moved_are_the_same_pictures(tmp_path: Path, pictures: Path) -> None:
+    place = tmp_path / "my parts"
+    pictures.rename(place)
+    options = ["--image-size", "16", "--batch-size", "4", "--width", "16", "--epochs", "1", "--prior-epochs", "0", "--out", "models/ae"]
+    assert run(tmp_path, "fit", "autoencoder", "--data", f"folder:{place}", *options).returncode == 0
+    first = read(tmp_path / "models" / "ae")
+    assert f"--data 'folder:{place}'" in first.training.command
+    place.rename(tmp_path / "moved")
+    result = run(tmp_path, "export", "ae", "--data", f"folder:{tmp_path / 'moved'}")
+    assert result.returncode == 0, result.stderr
+    again = read(tmp_path / "models" / "ae")
+    assert again.digest == first.digest
+    assert again.training.data.source == f"folder:{tmp_path / 'moved'}"
+
+
+def test_the_classifier_that_figures_were_measured_with_is_not_replaced_unasked(tmp_path: Path, failure: Failure) -> None:
+    digits = {f"{kind}_{part}": np.zeros((20, 28, 28) if kind == "x" else 20, np.uint8) for kind in "xy" for part in ("train", "test")}
+    np.savez(tmp_path / "few.npz", **digits)
+    assert "mnist.npz is there" in failure("classifier", "--data", f"mnist:{tmp_path / 'few.npz'}")
+
+
+def test_measuring_one_task_keeps_what_the_others_are_made_of(tmp_path: Path) -> None:
+    assert run(tmp_path, "fit", "vae", "--smoke", "--out", "models/tiny").returncode == 0
+    folder = tmp_path / "models" / "tiny"
+    assert run(tmp_path, "evaluate", "tiny").returncode == 0
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**report, "class_shares": {"0": 1.0}}))
+    assert run(tmp_path, "evaluate", "tiny", "--tasks", "reconstruct").returncode == 0
+    again = json.loads((folder / "report.json").read_text())
+    assert again["class_shares"] == {"0": 1.0}
+    commands = {name: figure["command"].partition(" --tasks ")[2] for name, figure in again["figures"].items()}
+    assert commands["reconstruction_psnr"] == "reconstruct"
+    assert commands["milliseconds_alone"] == ""
+    assert run(tmp_path, "evaluate", "tiny").returncode == 0
+    assert "class_shares" not in json.loads((folder / "report.json").read_text())
 
 
 def test_a_run_that_starts_afresh_forgets_the_finished_one(tmp_path: Path) -> None:
@@ -305,10 +375,7 @@ def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, failure: Failu
     options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "400", "--batch-size", "32", "--width", "16", "--prior-epochs", "0"]
     options += ["--out", "models/ae"]
     process = subprocess.Popen(command(*options), cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
-    samples = tmp_path / "runs" / "ae" / "samples"
-    deadline = time.monotonic() + 300
-    while not samples.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(process, (tmp_path / "runs" / "ae" / "samples").exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130
     assert "--resume goes on" in failure(*options)
