@@ -44,7 +44,7 @@ class Access:
         Raises:
             ProblemError: 401 no key or an unknown one, 403 not an admin's, 429 too many requests of one key.
         """
-        path = connection.url.path
+        path = connection.scope["path"]
         if not closed(path):
             return
         digest = _presented(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from functools import lru_cache
 
 import mimeparse
 import numpy as np
@@ -19,6 +20,7 @@ LARGEST_SIDE = {JPEG: 65_535, WEBP: 16_383}
 """What the format itself allows; PNG has no limit that matters."""
 
 
+@lru_cache(maxsize=128)
 def negotiate(accept: str | None, default: str, offered: tuple[str, ...]) -> str:
     """The format to answer in, as the Accept header says; where it leaves a choice, `default`, then PNG.
 

@@ -16,6 +16,7 @@ from service.contract.manifest import ManifestError
 from training.problems import TrainingError
 
 MODELS = Path("models")
+DEFAULT_FOR = "tasks that use this model by default; given without any, none (default: those of the model that it replaces)"
 CLASSIFIED = ("mnist", "fashion")
 
 
@@ -85,7 +86,7 @@ def _run(job: Any, folder: Path, out: Path, options: argparse.Namespace, *, over
     from training.loop import Interrupted
 
     try:
-        job.fit(folder, out, tuple(options.default_for), overwrite=overwrite, **more)
+        job.fit(folder, out, None if options.default_for is None else tuple(options.default_for), overwrite=overwrite, **more)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
@@ -108,6 +109,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     command = shlex.join(words)
     measured = evaluate(folder, dataset, command, options.url, options.tasks, options.references)
     for name, metric in measured.metrics.items():
+        if metric.command != command:
+            continue  # measured before, of another task
         beside = "" if metric.reference is None else f"   {metric.reference_is}: {card.figure(metric.reference)}"
         print(f"{name.replace('_', ' '):40} {card.figure(metric.value):>10}{beside}")
     return 0
@@ -133,11 +136,14 @@ def _data_of(folder: Path, source: str | None) -> Any:
 
 
 def _maps(options: argparse.Namespace) -> int:
+    from service.contract import manifest
+    from training import card
     from training.pictures import latent_maps
 
     folders = [options.models / name for name in options.names]
     path = latent_maps(folders, _data_of(folders[0], options.data))
-    print(f"{path}; python -m training cards takes it into the card")
+    card.write(manifest.read(folders[0]), folders[0])
+    print(f"{path}, and in the card beside it")
     return 0
 
 
@@ -152,7 +158,7 @@ def _classifier(options: argparse.Namespace) -> int:
     if dataset.name not in CLASSIFIED:
         raise TrainingError(f"--data {options.data}: classifiers are kept for {', '.join(CLASSIFIED)} only, so that figures compare.")
     config, path = classifier.Config(), classifier.FOLDER / f"{dataset.name}.npz"
-    if path.exists() and not options.overwrite:
+    if path.exists() and not (options.overwrite or options.resume):
         raise TrainingError(f"{path} is there, and figures were measured with it: --overwrite replaces it.")
     settings = {"data": dataset.name, "pictures": dataset.fingerprint, "config": dataclasses.asdict(config)}
     run = Run(RUNS / f"classifier-{dataset.name}", options.seed, settings, options.resume, options.overwrite)
@@ -205,7 +211,7 @@ def parser(given: list[str]) -> argparse.ArgumentParser:
     export.add_argument("name", metavar="RUN", help="its folder's name in runs/")
     export.add_argument("--data", metavar="SOURCE", help="where its data lies now, if elsewhere")
     export.add_argument("--out", type=Path, metavar="FOLDER", help="default: models/RUN")
-    export.add_argument("--default-for", nargs="*", default=[], metavar="TASK", help="tasks that use this model by default")
+    export.add_argument("--default-for", nargs="*", metavar="TASK", help=DEFAULT_FOR)
     export.add_argument("--overwrite", action="store_true", help="replace a model of another run")
     export.set_defaults(run=_export)
 
@@ -250,7 +256,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
         _add_data(command)
         _add_size(command)
         command.add_argument("--out", type=Path, metavar="FOLDER", help=f"model folder to write (default: models/{name})")
-        command.add_argument("--default-for", nargs="*", default=[], metavar="TASK", help="tasks that use this model by default")
+        command.add_argument("--default-for", nargs="*", metavar="TASK", help=DEFAULT_FOR)
         _add_run(command)
         command.add_argument(
             "--checkpoint-seconds", type=_number(float), default=120.0, metavar="N", help="between checkpoints (default: 120)"
@@ -284,9 +290,7 @@ def _add_field(command: argparse.ArgumentParser, field: Any, kind: Any, chapter:
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="decides weights, order and noise (default: 0)")
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in runs/")
-    command.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier model and, without --resume, an unfinished run in runs/"
-    )
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier model and, without --resume, its run in runs/")
 
 
 def _seed(text: str) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ import numpy as np
 from service.contract.manifest import Manifest, Metric, read, write
 from training import card, metrics
 from training.data import Dataset
-from training.generation import Figures, flat, measure_digits, measure_generate
+from training.generation import MEASURED, Figures, flat, measure_digits, measure_generate
 from training.problems import TrainingError
 from training.served import Served, decoded, served
 
@@ -39,15 +41,17 @@ def evaluate(
     manifest = read(folder)
     if unknown := set(tasks or ()) - set(manifest.tasks):
         raise TrainingError(f"--tasks {', '.join(sorted(unknown))}: {manifest.name} serves {', '.join(manifest.tasks)}.")
-    (folder / card.PICTURES).mkdir(exist_ok=True)
-    figures, details = asyncio.run(_measure(folder, data, url, set(manifest.tasks) & set(tasks or manifest.tasks), references))
-    if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
-        raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
+    with tempfile.TemporaryDirectory() as place:
+        drawn = Path(place)
+        figures, details = asyncio.run(_measure(folder, drawn, data, url, set(manifest.tasks) & set(tasks or manifest.tasks), references))
+        if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
+            raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
+        _take(drawn, folder / card.PICTURES, replaced=() if tasks else MEASURED)
     found = {
         name: Metric(value=round(value, 6), reference=beside, reference_is=what, command=command)
         for name, (value, beside, what) in figures.items()
     }
-    # without `tasks` all is measured: figures of another command would stand beside these as if they were alike
+    # without `tasks` all is measured: nothing of an earlier measurement stays, which would stand beside this one as if they were alike
     kept = {name: metric for name, metric in manifest.metrics.items() if tasks and name in card.MEANING}
     updated = manifest.model_copy(update={"metrics": {**kept, **found}})
     path = folder / card.REPORT
@@ -57,19 +61,35 @@ def evaluate(
     return updated
 
 
+def _take(drawn: Path, pictures: Path, replaced: tuple[str, ...]) -> None:
+    """Moves the pictures that were drawn to where the card takes them from, in place of those `replaced`."""
+    pictures.mkdir(exist_ok=True)
+    for name in replaced:
+        (pictures / name).unlink(missing_ok=True)
+    for picture in drawn.iterdir():
+        shutil.move(picture, pictures / picture.name)
+
+
 def _report(manifest: Manifest, details: dict[str, Any], path: Path) -> None:
     figures = {name: metric.model_dump() for name, metric in manifest.metrics.items()}
     report = {**details, "model": manifest.name, "digest": manifest.digest, "figures": figures}
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(report, indent=2) + "\n")
+    unfinished.replace(path)
 
 
 def _kept_details(manifest: Manifest, path: Path) -> dict[str, Any]:
     """What an earlier report of the same weights says beyond the figures."""
-    earlier = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        earlier = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
     return earlier if earlier.get("digest") == manifest.digest else {}
 
 
-async def _measure(folder: Path, data: Dataset, url: str | None, tasks: set[str], references: int | None) -> tuple[Figures, dict[str, Any]]:
+async def _measure(
+    folder: Path, drawn: Path, data: Dataset, url: str | None, tasks: set[str], references: int | None
+) -> tuple[Figures, dict[str, Any]]:
     figures: Figures = {}
     details: dict[str, Any] = {}
     measures: dict[str, Callable[[Served, Dataset, Path], Any]] = {
@@ -81,7 +101,7 @@ async def _measure(folder: Path, data: Dataset, url: str | None, tasks: set[str]
     async with served(folder, url) as model:
         for task, measure in measures.items():
             if task in tasks:
-                found, more = await measure(model, data, folder / card.PICTURES)
+                found, more = await measure(model, data, drawn)
                 figures |= found
                 details |= more
     return figures, details

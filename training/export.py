@@ -39,7 +39,7 @@ RunGraph = Callable[[Path, dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 def export(
-    recipe: Recipe, config: Any, data: Dataset, trained: Any, run: Run, folder: Path, default_for: tuple[str, ...], command: str
+    recipe: Recipe, config: Any, data: Dataset, trained: Any, run: Run, folder: Path, default_for: tuple[str, ...] | None, command: str
 ) -> Manifest:
     """Writes a model folder whole: into a neighbour first, which then takes its place.
 
@@ -59,8 +59,8 @@ def export(
         declared = {name: _graph(name, model, fresh, fitted, len(data.classes)) for name, model in graphs.items()}
         _samples(graphs, data, fresh / "samples.png")
         earlier = _earlier(folder)
-        if earlier is not None and not default_for:
-            default_for = tuple(task for task in earlier.default_for if task in recipe.TASKS)
+        if default_for is None:
+            default_for = tuple(task for task in earlier.default_for if task in recipe.TASKS) if earlier else ()
         defaults = " ".join(["", "--default-for", *default_for]) if default_for else ""
         training = _training(recipe, config, data, run, f"{command} --out models/{folder.name}{defaults}")
         described = _describe(recipe, data, folder.name, declared, training, default_for)
@@ -127,11 +127,9 @@ def _keep(earlier: Manifest | None, before: Path, after: Path, described: Manife
     if earlier is not None and earlier.digest == described.digest:
         kept.append(card.REPORT)
         described = described.model_copy(update={"metrics": earlier.metrics})
-        for picture in (before / card.PICTURES).glob("*"):
-            if not (after / card.PICTURES / picture.name).exists():
-                kept.append(f"{card.PICTURES}/{picture.name}")
+        kept += [f"{card.PICTURES}/{picture.name}" for picture in (before / card.PICTURES).glob("*")]
     for name in kept:
-        if (before / name).exists():
+        if (before / name).is_file() and not (after / name).exists():
             shutil.copy(before / name, after / name)
     return described
 

@@ -28,6 +28,8 @@ BATCH = 50
 STRIPS, STEPS = 100, 8
 """Ways from one latent to another, in as many pictures as `generate` makes of them by default."""
 TIMED = 20
+MEASURED = ("classes.png", "interpolation.png", "nearest.png")
+"""The pictures that are made while measuring."""
 FLOORS = 5
 """Random draws of real pictures whose mean is the floor."""
 
@@ -36,11 +38,15 @@ Figures = dict[str, tuple[float, float | None, str | None]]
 
 
 async def measure_generate(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
-    """What `generate` draws of noise: 5,000 pictures, and 100 ways from one seed to another."""
+    """What `generate` draws of noise: 5,000 pictures, and 100 ways from one seed to another.
+
+    Raises:
+        TrainingError: there are too few pictures to compare with.
+    """
+    classifier = _classifier(data)
     pictures = await model.drawn("generate", [{"n": BATCH, "seed": seed} for seed in range(COMPARED // BATCH)])
     strips = await model.drawn("generate", [{"between": [2 * strip, 2 * strip + 1], "steps": STEPS} for strip in range(STRIPS)])
     figures = await _timings(model, "generate", {"n": 64}, {"n": 1})
-    classifier = Classifier.find(data)
     if classifier is None:
         return figures | _copies(pictures, data), {}
     features, read_as = classifier(pictures)
@@ -58,9 +64,9 @@ async def measure_digits(model: Served, data: Dataset, folder: Path) -> tuple[Fi
     """What `digits` draws of each class: 10,000 pictures, and ten ways a class from one latent to another.
 
     Raises:
-        TrainingError: the data has no classes.
+        TrainingError: the data has no classes, or there are too few pictures to compare with.
     """
-    classes = len(data.classes)
+    classifier, classes = _classifier(data), len(data.classes)
     if classes == 0:
         raise TrainingError(f"--data {data.name} has no classes to ask {model.model} for.")
     asked = np.tile(np.arange(classes), ASKED // classes)
@@ -68,7 +74,6 @@ async def measure_digits(model: Served, data: Dataset, folder: Path) -> tuple[Fi
     pictures = await model.drawn("digits", requests)
     strips = await _walks(model, classes)
     figures = await _timings(model, "digits", {"labels": asked[:64].tolist()}, {"labels": [0]})
-    classifier = Classifier.find(data)
     if classifier is None:
         return figures | _copies(pictures[:COMPARED], data), {}
     features, read_as = classifier(pictures)
@@ -77,6 +82,20 @@ async def measure_digits(model: Served, data: Dataset, folder: Path) -> tuple[Fi
     floors = [_balanced(data.train.labels, classes, COMPARED, np.random.default_rng(draw)) for draw in range(FLOORS)]
     common, details = _judged(pictures[:COMPARED], features[:COMPARED], strips, floors, data, classifier, folder)
     return figures | common, details | {"read_as": dict(zip(data.classes, confusion.tolist(), strict=True))}
+
+
+def _classifier(data: Dataset) -> Classifier | None:
+    """The evaluation classifier of the data, where it has one.
+
+    Raises:
+        TrainingError: there are fewer pictures than the figures on its features are made of.
+    """
+    classifier = Classifier.find(data)
+    if classifier is not None:
+        each = min(np.bincount(data.train.labels, minlength=len(data.classes)))
+        if min(len(data.train), len(data.test)) < COMPARED or each < COMPARED // len(data.classes):
+            raise TrainingError(f"--data {data.source}: {COMPARED:,} training and test pictures are compared, there are fewer.")
+    return classifier
 
 
 def _judged(

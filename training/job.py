@@ -60,7 +60,7 @@ class Job:
         try:
             return cls(**{field.name: about["settings"][field.name] for field in dataclasses.fields(cls)})
         except KeyError as error:
-            raise TrainingError(f"{path} is no run of fit, or of another version ({error} is missing): train again.") from error
+            raise TrainingError(f"{path} is no run of fit, or of another version ({error} is missing): train again") from error
 
     @property
     def command(self) -> str:
@@ -81,7 +81,7 @@ class Job:
         self,
         folder: Path,
         out: Path,
-        default_for: tuple[str, ...],
+        default_for: tuple[str, ...] | None,
         *,
         source: str | None = None,
         resume: bool,
@@ -91,6 +91,7 @@ class Job:
         """Trains in the run's `folder` and exports to `out`.
 
         Args:
+            default_for: tasks that use the model by default; without it, those for which the model that is replaced was the default.
             source: where the data lies now, if elsewhere than the job says.
 
         Raises:
@@ -99,16 +100,15 @@ class Job:
         """
         recipe = recipes.find(self.recipe)
         check_out(out, overwrite, folder if resume else None)
-        if unknown := set(default_for) - set(recipe.TASKS):
+        if unknown := set(default_for or ()) - set(recipe.TASKS):
             raise TrainingError(f"--default-for {', '.join(sorted(unknown))}: {self.recipe} serves {', '.join(recipe.TASKS)}.")
         dataset = data.load(source or self.source, self.image_size, self.channels)
         config = recipe.Config(**self.config)
         named = dataclasses.replace(self, source=dataset.source)
-        kept = self if source else named  # a resumed run agrees in its pictures, wherever they lie now
         run = Run(
             folder,
             seed=self.seed,
-            settings=dataclasses.asdict(kept) | {"pictures": dataset.fingerprint},
+            settings=dataclasses.asdict(named) | {"pictures": dataset.fingerprint},
             resume=resume,
             overwrite=overwrite or self.smoke,
             steps_limit=SMOKE_STEPS if self.smoke else None,
@@ -126,20 +126,20 @@ class Job:
         print(f"{out}: {manifest.title}, serves {', '.join(manifest.tasks)}; digest {manifest.digest[:12]}")
 
 
-def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...], source: str, overwrite: bool) -> None:
+def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...] | None, source: str, overwrite: bool) -> None:
     """Writes ONNX, which goes by way of TensorFlow, in a process of its own whose backend that is; where there is none, says how.
 
     Raises:
         TrainingError: the export failed; that process has said why.
     """
     words = ["training", "export", os.path.relpath(folder, RUNS), "--out", str(out), "--data", source]
-    words += ["--default-for", *default_for] if default_for else []
+    words += ["--default-for", *default_for] if default_for is not None else []
     words += ["--overwrite"] if overwrite else []
     if importlib.util.find_spec("tensorflow") is None:
-        print(f"Trained. To write ONNX, take {folder} where TensorFlow is: python -m {' '.join(words)}")
+        print(f"Trained. To write ONNX, take {folder} where TensorFlow is: python -m {shlex.join(words)}")
         return
     if subprocess.run([sys.executable, "-m", *words], env=os.environ | {"KERAS_BACKEND": "tensorflow"}, check=False).returncode:
-        raise TrainingError(f"Trained, but not exported: python -m {' '.join(words)} tries again.")
+        raise TrainingError(f"Trained, but not exported: python -m {shlex.join(words)} tries again.")
 
 
 def check_out(out: Path, overwrite: bool, resumed: Path | None) -> None:

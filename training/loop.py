@@ -213,10 +213,12 @@ class Run:
         unfinished.replace(self.checkpoint)
 
     def _refuse_loss(self) -> None:
+        if not self.checkpoint.exists():
+            return
         try:
             about = stored(self.checkpoint)
-        except TrainingError:
-            return
+        except TrainingError as error:
+            raise TrainingError(f"{error}; --overwrite starts afresh.") from error
         if about["step"] < about["steps"]:
             raise TrainingError(
                 f"{self.checkpoint} is at step {about['step']} of {about['steps']}: --resume goes on, --overwrite starts afresh."
@@ -231,7 +233,7 @@ class Run:
             arrays = [kept[f"{index:05d}"] for index in range(len(kept.files) - 1)]
         mine = json.loads(json.dumps({"seed": self.seed, "settings": dict(self.settings)}))
         theirs = {"seed": about["seed"], "settings": about["settings"]}
-        if mine != theirs:
+        if _agreed(mine) != _agreed(theirs):
             raise TrainingError(
                 f"{self.checkpoint} was written with {_difference(theirs, mine)}: give the same options, or leave out --resume."
             )
@@ -251,7 +253,7 @@ def stored(checkpoint: Path) -> dict[str, Any]:
         TrainingError: there is none, or it is damaged.
     """
     if not checkpoint.exists():
-        raise TrainingError(f"{checkpoint} does not exist: leave out --resume to start afresh.")
+        raise TrainingError(f"{checkpoint} does not exist: leave out --resume to start afresh")
     try:
         with checkpoint.open("rb") as file, zipfile.ZipFile(file) as archive:
             if broken := archive.testzip():
@@ -261,7 +263,7 @@ def stored(checkpoint: Path) -> dict[str, Any]:
         if missing := {"step", "steps", "seconds", "cpu_seconds", "backend", "device", "seed", "settings"} - about.keys():
             raise ValueError(f"{', '.join(sorted(missing))} is missing")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise TrainingError(f"{checkpoint} is damaged or of another version ({error}): train again, without --resume.") from error
+        raise TrainingError(f"{checkpoint} is damaged or of another version ({error})") from error
     return about
 
 
@@ -297,6 +299,11 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(received)
     finally:
         restore()
+
+
+def _agreed(side: dict[str, Any]) -> dict[str, Any]:
+    """What has to be the same; the digest of the pictures says more than the place where they lie."""
+    return {"seed": side["seed"], **{name: value for name, value in side["settings"].items() if name != "source"}}
 
 
 def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from support import MODELS, ROOT, Server
 from service.contract.manifest import read
 from training.__main__ import main
 
+Inside = Callable[..., subprocess.CompletedProcess[str]]
 Failure = Callable[..., str]
 
 
@@ -43,24 +44,37 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
     """Waits for what a run that is to be stopped has to reach first."""
+    deadline = time.monotonic() + 300
     while not condition():
+        assert time.monotonic() < deadline
         assert process.poll() is None, "the run ended before it could be stopped"
         time.sleep(0.005)
 
 
 @pytest.fixture
-def failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """The last line of a command that has to fail; called in this process, so that Keras is loaded once."""
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
+    """A command that is called in this process, so that Keras is loaded once, and in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
         try:
             code = main(list(arguments))
         except SystemExit as stopped:  # argparse
             code = int(stopped.code or 0)
-        assert code in (1, 2)
-        return capsys.readouterr().err.strip().splitlines()[-1]
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def failure(inside: Inside) -> Failure:
+    """The last line of a command that has to fail."""
+
+    def run(*arguments: str) -> str:
+        result = inside(*arguments)
+        assert result.returncode in (1, 2), result.stdout
+        return result.stderr.strip().splitlines()[-1]
 
     return run
 
@@ -166,23 +180,23 @@ def test_a_run_on_jax_is_exported_by_tensorflow(tmp_path: Path, monkeypatch: pyt
     assert manifest.training.steps == 4
 
 
-def test_variants_begin_with_their_own_defaults(tmp_path: Path) -> None:
+def test_variants_begin_with_their_own_defaults(tmp_path: Path, inside: Inside) -> None:
     options = ["fit", "gan", "--data", "drawn", "--epochs", "1", "--batch-size", "32"]
-    assert run(tmp_path, *options, "--variant", "chapter", "--width", "16", "--out", "models/plain").returncode == 0
+    assert inside(*options, "--variant", "chapter", "--width", "16", "--out", "models/plain").returncode == 0
     config = read(tmp_path / "models" / "plain").training.config
     assert (config["latent_dimension"], config["learning_rate"], config["width"]) == (512, 2e-4, 16)
 
 
-def test_export_makes_the_same_model_of_a_finished_run(tmp_path: Path) -> None:
-    options = ["fit", "vae", "--data", "drawn", "--epochs", "1", "--batch-size", "32", "--width", "16", "--out", "models/small"]
-    assert run(tmp_path, *options).returncode == 0
+def test_export_makes_the_same_model_of_a_finished_run(tmp_path: Path, inside: Inside) -> None:
+    options = ["fit", "gan", "--data", "drawn", "--epochs", "1", "--batch-size", "32", "--width", "16", "--out", "models/small"]
+    assert inside(*options).returncode == 0
     first = read(tmp_path / "models" / "small")
     shutil.rmtree(tmp_path / "models")
-    result = run(tmp_path, "export", "small")
+    result = inside("export", "small")
     assert result.returncode == 0, result.stderr
     again = read(tmp_path / "models" / "small")
     assert (again.digest, again.training) == (first.digest, first.training)
-    result = run(tmp_path, "export", "small", "--out", "elsewhere/other")
+    result = inside("export", "small", "--out", "elsewhere/other")
     assert result.returncode == 0, result.stderr
     assert read(tmp_path / "elsewhere" / "other").digest == first.digest
 
@@ -258,78 +272,85 @@ def test_without_classes_a_conditional_model_says_how_to_give_some(pictures: Pat
     assert "subfolder" in line
 
 
-def test_resuming_with_other_options_is_refused(tmp_path: Path, failure: Failure) -> None:
-    options = ["fit", "autoencoder", "--smoke", "--out", "models/ae"]
-    assert run(tmp_path, *options).returncode == 0
+def test_resuming_with_other_options_is_refused(failure: Failure, inside: Inside) -> None:
+    options = ["fit", "gan", "--smoke", "--out", "models/ae"]
+    assert inside(*options).returncode == 0
     line = failure(*options, "--resume", "--latent-dimension", "5")
-    assert "latent_dimension 2 (not 5)" in line
+    assert "latent_dimension 128 (not 5)" in line
 
 
-def test_resuming_with_other_pictures_is_refused(tmp_path: Path, pictures: Path, failure: Failure) -> None:
-    options = ["fit", "autoencoder", "--data", f"folder:{pictures}", "--image-size", "16", "--batch-size", "4", "--width", "16"]
+def test_resuming_with_other_pictures_is_refused(pictures: Path, failure: Failure, inside: Inside) -> None:
+    options = ["fit", "gan", "--data", f"folder:{pictures}", "--image-size", "16", "--batch-size", "4", "--width", "16"]
     options += ["--epochs", "1", "--out", "models/ae"]
-    assert run(tmp_path, *options).returncode == 0
-    assert run(tmp_path, *options, "--resume").returncode == 0
+    assert inside(*options).returncode == 0
+    assert inside(*options, "--resume").returncode == 0
     Image.new("RGB", (40, 50)).save(pictures / "dark" / "0.png")
     for arguments in ([*options, "--resume"], ["export", "ae"]):
         assert "was written with pictures" in failure(*arguments)
 
 
-def test_a_model_of_another_run_is_not_replaced_unasked(tmp_path: Path, failure: Failure) -> None:
-    options = ["fit", "autoencoder", "--smoke", "--seed", "1", "--out", "models/ae"]
-    assert run(tmp_path, *options).returncode == 0
-    assert run(tmp_path, *options, "--resume").returncode == 0
+def test_a_model_of_another_run_is_not_replaced_unasked(tmp_path: Path, failure: Failure, inside: Inside) -> None:
+    options = ["fit", "gan", "--smoke", "--seed", "1", "--out", "models/ae"]
+    assert inside(*options).returncode == 0
+    assert inside(*options, "--resume").returncode == 0
     shutil.rmtree(tmp_path / "models" / "ae")
-    shutil.copytree(MODELS / "autoencoder", tmp_path / "models" / "ae")
+    shutil.copytree(MODELS / "gan", tmp_path / "models" / "ae")
     for arguments in (options, [*options, "--resume"], ["export", "smoke/ae", "--out", "models/ae"]):
         assert "is a model already" in failure(*arguments)
-    assert run(tmp_path, "export", "smoke/ae").returncode == 0
+    assert inside("export", "smoke/ae").returncode == 0
     assert read(tmp_path / "runs" / "smoke" / "models" / "ae").training.seed == 1
-    assert read(tmp_path / "models" / "ae").digest == read(MODELS / "autoencoder").digest
-    assert run(tmp_path, "export", "smoke/ae", "--out", "models/ae", "--overwrite").returncode == 0
+    assert read(tmp_path / "models" / "ae").digest == read(MODELS / "gan").digest
+    assert inside("export", "smoke/ae", "--out", "models/ae", "--overwrite").returncode == 0
     assert "--smoke" in read(tmp_path / "models" / "ae").training.command
 
 
-def test_a_finished_run_is_not_lost_by_mistake(tmp_path: Path, failure: Failure) -> None:
-    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "1", "--batch-size", "32", "--width", "16", "--prior-epochs", "0"]
-    assert run(tmp_path, *options, "--out", "first/ae").returncode == 0
+def test_a_finished_run_is_not_lost_by_mistake(tmp_path: Path, failure: Failure, inside: Inside) -> None:
+    options = ["fit", "gan", "--data", "drawn", "--epochs", "1", "--batch-size", "32", "--width", "16"]
+    assert inside(*options, "--out", "first/ae").returncode == 0
     assert "holds a finished run" in failure(*options, "--out", "second/ae")
-    assert run(tmp_path, *options, "--out", "second/ae", "--overwrite").returncode == 0
+    assert inside(*options, "--out", "second/ae", "--overwrite").returncode == 0
     assert read(tmp_path / "first" / "ae").digest == read(tmp_path / "second" / "ae").digest
-    # the same command, but the run is no longer the one that the first model came of
+    # as if the first had taken longer: the same command, but the run is not the one that it came of
+    longer = (tmp_path / "first" / "ae" / "manifest.json").read_text().replace('"seconds": ', '"seconds": 9')
+    (tmp_path / "first" / "ae" / "manifest.json").write_text(longer)
     assert "is a model already" in failure("export", "ae", "--out", "first/ae")
-    assert run(tmp_path, "export", "ae", "--out", "second/ae").returncode == 0
+    assert inside("export", "ae", "--out", "second/ae").returncode == 0
 
 
-def test_an_export_keeps_what_belongs_to_the_weights(tmp_path: Path) -> None:
-    assert run(tmp_path, "fit", "gan", "--smoke", "--out", "models/tiny", "--default-for", "generate").returncode == 0
-    assert run(tmp_path, "evaluate", "tiny").returncode == 0
+def test_an_export_keeps_what_belongs_to_the_weights(tmp_path: Path, inside: Inside) -> None:
+    assert inside("fit", "gan", "--smoke", "--out", "models/tiny", "--default-for", "generate").returncode == 0
+    assert inside("evaluate", "tiny").returncode == 0
     folder = tmp_path / "models" / "tiny"
     (folder / "notes.md").write_text("Known to be tiny.\n")
     report = json.loads((folder / "report.json").read_text())
     assert report["figures"]["milliseconds_alone"]["command"] == "python -m training evaluate tiny"
     before = read(folder)
-    assert run(tmp_path, "export", "smoke/tiny", "--out", "models/tiny").returncode == 0
+    assert inside("export", "smoke/tiny", "--out", "models/tiny").returncode == 0
     after = read(folder)
     assert (after.default_for, after.metrics, after.training) == (("generate",), before.metrics, before.training)
     assert after.training.command.endswith("--out models/tiny --default-for generate")
     assert json.loads((folder / "report.json").read_text()) == report
     assert "Known to be tiny." in (folder / "README.md").read_text()
+    assert inside("export", "smoke/tiny", "--out", "models/tiny", "--default-for").returncode == 0
+    assert read(folder).default_for == ()
+    assert "--default-for" not in read(folder).training.command
 
 
-def test_pictures_that_moved_are_the_same_pictures(tmp_path: Path, pictures: Path) -> None:
+def test_pictures_that_moved_are_the_same_pictures(tmp_path: Path, pictures: Path, inside: Inside) -> None:
     place = tmp_path / "my parts"
     pictures.rename(place)
-    options = ["--image-size", "16", "--batch-size", "4", "--width", "16", "--epochs", "1", "--prior-epochs", "0", "--out", "models/ae"]
-    assert run(tmp_path, "fit", "autoencoder", "--data", f"folder:{place}", *options).returncode == 0
+    options = ["--image-size", "16", "--batch-size", "4", "--width", "16", "--epochs", "1", "--out", "models/ae"]
+    assert inside("fit", "gan", "--data", f"folder:{place}", *options).returncode == 0
     first = read(tmp_path / "models" / "ae")
     assert f"--data 'folder:{place}'" in first.training.command
     place.rename(tmp_path / "moved")
-    result = run(tmp_path, "export", "ae", "--data", f"folder:{tmp_path / 'moved'}")
+    result = inside("export", "ae", "--data", f"folder:{tmp_path / 'moved'}")
     assert result.returncode == 0, result.stderr
     again = read(tmp_path / "models" / "ae")
     assert again.digest == first.digest
     assert again.training.data.source == f"folder:{tmp_path / 'moved'}"
+    result = inside("fit", "gan", "--data", f"folder:{tmp_path / 'moved'}", *options, "--resume")
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_classifier_that_figures_were_measured_with_is_not_replaced_unasked(tmp_path: Path, failure: Failure) -> None:
@@ -338,31 +359,36 @@ def test_the_classifier_that_figures_were_measured_with_is_not_replaced_unasked(
     assert "mnist.npz is there" in failure("classifier", "--data", f"mnist:{tmp_path / 'few.npz'}")
 
 
-def test_measuring_one_task_keeps_what_the_others_are_made_of(tmp_path: Path) -> None:
-    assert run(tmp_path, "fit", "vae", "--smoke", "--out", "models/tiny").returncode == 0
+def test_measuring_one_task_keeps_what_the_others_are_made_of(tmp_path: Path, inside: Inside) -> None:
+    assert inside("fit", "vae", "--smoke", "--out", "models/tiny").returncode == 0
     folder = tmp_path / "models" / "tiny"
-    assert run(tmp_path, "evaluate", "tiny").returncode == 0
+    assert inside("evaluate", "tiny").returncode == 0
     report = json.loads((folder / "report.json").read_text())
     (folder / "report.json").write_text(json.dumps({**report, "class_shares": {"0": 1.0}}))
-    assert run(tmp_path, "evaluate", "tiny", "--tasks", "reconstruct").returncode == 0
+    (folder / "pictures" / "nearest.png").write_bytes((folder / "samples.png").read_bytes())
+    assert inside("evaluate", "tiny", "--tasks", "reconstruct").returncode == 0
+    assert (folder / "pictures" / "nearest.png").exists()
     again = json.loads((folder / "report.json").read_text())
     assert again["class_shares"] == {"0": 1.0}
     commands = {name: figure["command"].partition(" --tasks ")[2] for name, figure in again["figures"].items()}
     assert commands["reconstruction_psnr"] == "reconstruct"
     assert commands["milliseconds_alone"] == ""
-    assert run(tmp_path, "evaluate", "tiny").returncode == 0
+    (folder / "report.json").write_text("{")
+    assert inside("evaluate", "tiny").returncode == 0
     assert "class_shares" not in json.loads((folder / "report.json").read_text())
+    assert not (folder / "pictures" / "nearest.png").exists()  # of an earlier measurement, for all that was known
+    assert (folder / "pictures" / "losses.png").exists()
 
 
-def test_a_run_that_starts_afresh_forgets_the_finished_one(tmp_path: Path) -> None:
-    options = ["fit", "autoencoder", "--smoke", "--out", "models/ae"]
-    assert run(tmp_path, *options).returncode == 0
-    assert run(tmp_path, *options, "--overwrite", "--learning-rate", "1e30").returncode == 1
+def test_a_run_that_starts_afresh_forgets_the_finished_one(tmp_path: Path, inside: Inside) -> None:
+    options = ["fit", "gan", "--smoke", "--out", "models/ae"]
+    assert inside(*options).returncode == 0
+    assert inside(*options, "--overwrite", "--learning-rate", "1e30").returncode == 1
     assert not (tmp_path / "runs" / "smoke" / "ae" / "checkpoint.npz").exists()
 
 
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
-    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "2", "--batch-size", "32", "--width", "16", "--out", "models/ae"]
+    options = ["fit", "gan", "--data", "drawn", "--epochs", "2", "--batch-size", "32", "--width", "16", "--out", "models/ae"]
     limited = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", *command(*options)]  # no file above 50 KB, as on a disk that is full
     result = subprocess.run(limited, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 1
@@ -383,18 +409,19 @@ def test_an_unfinished_run_is_not_lost_by_mistake(tmp_path: Path, failure: Failu
     checkpoint = tmp_path / "runs" / "ae" / "checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     assert "is damaged" in failure(*options, "--resume")
+    assert "--overwrite starts afresh" in failure(*options)
 
 
-def test_what_is_no_model_is_not_replaced(tmp_path: Path, pictures: Path, failure: Failure) -> None:
+def test_what_is_no_model_is_not_replaced(pictures: Path, failure: Failure, inside: Inside) -> None:
     assert "is no model" in failure("fit", "vae", "--smoke", "--out", str(pictures))
     assert len(list(pictures.rglob("*.png"))) == 40
-    options = ["fit", "autoencoder", "--smoke", "--out", "models/ae"]
-    assert run(tmp_path, *options).returncode == 0
+    options = ["fit", "gan", "--smoke", "--out", "models/ae"]
+    assert inside(*options).returncode == 0
     assert "is a model already" in failure(*options)
-    assert run(tmp_path, *options, "--overwrite").returncode == 0
+    assert inside(*options, "--overwrite").returncode == 0
 
 
-def test_a_handful_of_pictures_is_enough(tmp_path: Path) -> None:
+def test_a_handful_of_pictures_is_enough(tmp_path: Path, inside: Inside) -> None:
     (tmp_path / "few").mkdir()
     for index in range(9):
         Image.new("RGB", (30, 20), (index * 20, 100, 0)).save(tmp_path / "few" / f"{index}.jpg")
@@ -412,15 +439,15 @@ def test_a_handful_of_pictures_is_enough(tmp_path: Path) -> None:
         "--latent-dimension",
         "2",
     ]
-    result = run(tmp_path, "fit", "autoencoder", *options, "--out", "models/few")
+    result = inside("fit", "gan", *options, "--out", "models/few")
     assert result.returncode == 0, result.stderr
     assert "--data folder:few --image-size 16 --channels 3" in (tmp_path / "models" / "few" / "README.md").read_text()
 
 
-def test_evaluate_measures_through_the_server_into_manifest_and_card(tmp_path: Path) -> None:
-    assert run(tmp_path, "fit", "vae", "--smoke", "--out", "models/tiny").returncode == 0
+def test_evaluate_measures_through_the_server_into_manifest_and_card(tmp_path: Path, inside: Inside) -> None:
+    assert inside("fit", "vae", "--smoke", "--out", "models/tiny").returncode == 0
     before = read(tmp_path / "models" / "tiny")
-    result = run(tmp_path, "evaluate", "tiny", "--data", "drawn")
+    result = inside("evaluate", "tiny", "--data", "drawn")
     assert result.returncode == 0, result.stderr
     after = read(tmp_path / "models" / "tiny")
     assert after.digest == before.digest
@@ -439,12 +466,12 @@ def test_evaluate_measures_through_the_server_into_manifest_and_card(tmp_path: P
     assert "reconstruction psnr" in result.stdout
 
 
-def test_evaluate_measures_a_running_server(server: Server, tmp_path: Path, failure: Failure) -> None:
+def test_evaluate_measures_a_running_server(server: Server, tmp_path: Path, failure: Failure, inside: Inside) -> None:
     (tmp_path / "models").mkdir()
     shutil.copytree(MODELS / "cdcgan", tmp_path / "models" / "cdcgan")
     line = failure("evaluate", "cdcgan", "--data", "drawn", "--url", "http://127.0.0.1:9")
     assert "cannot be reached" in line
-    result = run(tmp_path, "evaluate", "cdcgan", "--data", "drawn", "--url", server.url)
+    result = inside("evaluate", "cdcgan", "--data", "drawn", "--url", server.url)
     assert result.returncode == 0, result.stderr
     assert "nearest training distance" in result.stdout
 

@@ -14,6 +14,7 @@ import pytest
 
 from training import data, generation
 from training.data import Dataset
+from training.problems import TrainingError
 
 Draw = Callable[[dict[str, Any]], np.ndarray]
 DIMENSION = 4
@@ -72,6 +73,15 @@ def test_a_model_that_draws_real_pictures_is_at_the_floor(digits: Dataset, tmp_p
     assert sum(details["class_shares"].values()) == pytest.approx(1)
     assert len(details["frechet_distance_of_each_floor"]) == generation.FLOORS
     assert {path.name for path in tmp_path.iterdir()} == {"classes.png", "interpolation.png", "nearest.png"}
+
+
+@pytest.mark.parametrize("function", [generation.measure_generate, generation.measure_digits])
+def test_too_few_pictures_to_compare_with_are_said_before_any_is_drawn(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: Any
+) -> None:
+    monkeypatch.setattr(generation, "COMPARED", 100)  # there are 90
+    with pytest.raises(TrainingError, match="100 training and test pictures are compared"):
+        measure(function, lambda request: pytest.fail("it was asked to draw"), digits, tmp_path)
 
 
 def test_a_model_that_draws_one_class_is_found_out(digits: Dataset, tmp_path: Path) -> None:
