@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +20,7 @@ from service.call import Call
 from service.context import RequestContext
 from service.engine.session import usable_cores
 from service.engine.store import Store
+from service.engine.workers import Workers
 from service.metrics import Metrics
 from service.problems import Problem, ProblemError
 from service.protocol import v2
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.working = working
     app.state.store = Store(settings, {task.TASK: task.ROLES for task in TASKS}, metrics.observer)
     metrics.watch(app.state.store)
-    app.state.pool = ThreadPoolExecutor(usable_cores(), "pictures")
+    app.state.workers = Workers(usable_cores(), settings.queue_limit)
     for task in TASKS:
         app.include_router(task.router)
     app.include_router(operations.router)
@@ -88,7 +88,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     await asyncio.wait([app.state.loading])
     store.close()
-    app.state.pool.shutdown(wait=False)
+    app.state.workers.close()
     if (traces := getattr(app.state, "traces", None)) is not None:
         await asyncio.to_thread(traces.shutdown)
 

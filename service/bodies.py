@@ -6,10 +6,10 @@ the OpenAPI document says. A JSON body with base64 pictures under the same field
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service import problems
+from service.engine.workers import Workers
 from service.problems import Code, Limit, ProblemError, from_validation, invalid
 
 JSON, MULTIPART = "application/json", "multipart/form-data"
@@ -95,7 +96,9 @@ def body(model: type[Body]) -> Any:
         content = await whole(request)
         if len(content) <= _SMALL:
             return _from_json(content, model)
-        return await asyncio.get_running_loop().run_in_executor(request.app.state.pool, _from_json, content, model)
+        workers: Workers = request.app.state.workers
+        checked, _ = await workers.run(partial(_from_json, content, model))
+        return checked
 
     return Depends(read)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, TypeVar
@@ -24,6 +22,7 @@ from service.contract import images
 from service.engine import latents
 from service.engine.batching import Closed, DeadlinePassed, Job, QueueFull
 from service.engine.store import Model, ModelUnavailable, Store, UnknownModel
+from service.engine.workers import Workers
 from service.problems import Code, Limit, ProblemError, invalid
 from service.settings import Settings
 
@@ -48,7 +47,7 @@ class Call:
         self.request = request
         self.settings: Settings = request.app.state.settings
         self.store: Store = request.app.state.store
-        self.pool: ThreadPoolExecutor = request.app.state.pool
+        self.workers: Workers = request.app.state.workers
         self.headers: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.task = self.model_name = ""
@@ -149,9 +148,11 @@ class Call:
         """An uploaded picture as the (height, width, channels) array that the model takes.
 
         Raises:
-            ProblemError: 415 unreadable, 413 too many pixels.
+            ProblemError: 415 unreadable, 413 too many pixels, 503 too many are waiting to be decoded, 504 too late.
         """
         self.in_time()
+        with self._refusals(model):
+            self.workers.check_room()
         return await self.work("decode", partial(self._pixels, content, model, field))
 
     def _pixels(self, content: bytes, model: Model, field: str) -> np.ndarray:
@@ -238,14 +239,8 @@ class Call:
     # timings
 
     async def work(self, stage: str, function: Callable[[], Result]) -> Result:
-        """Runs blocking work in the bounded pool, off the event loop, and counts its time. What its caller left before it began is
-        never done."""
-
-        def timed() -> tuple[Result, float]:
-            started = time.perf_counter()
-            return function(), time.perf_counter() - started
-
-        result, seconds = await asyncio.get_running_loop().run_in_executor(self.pool, timed)
+        """Runs blocking work off the event loop, and counts its time."""
+        result, seconds = await self.workers.run(function)
         self._add(stage, seconds)
         return result
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from service.contract.manifest import Manifest, read
 from service.engine import latents
 from service.engine.batching import Batcher, Closed, DeadlinePassed, Outcome, QueueFull
 from service.engine.session import Placement, Session, SessionBroken, SessionError, usable_cores
+from service.engine.workers import Workers
 
 PLACEMENT = Placement("cpu", usable_cores())
 
@@ -290,3 +293,33 @@ def _counted(session: Session, sizes: list[int]) -> Session:
 
     session.run = counting
     return session
+
+
+def test_workers_refuse_what_is_beyond_their_queue() -> None:
+    async def main() -> None:
+        workers = Workers(threads=1, limit=3)
+        workers.check_room()
+        await workers.run(lambda: time.sleep(0.02))
+        begun = threading.Event()
+        release, done = threading.Event(), []
+
+        def first() -> None:
+            begun.set()
+            release.wait(10)
+
+        tasks = [asyncio.create_task(workers.run(first)), *(asyncio.create_task(workers.run(partial(done.append, n))) for n in range(2))]
+        await asyncio.to_thread(begun.wait, 10)
+        assert workers.waiting == 3
+        with pytest.raises(QueueFull, match="3 items") as full:
+            workers.check_room()
+        assert full.value.retry_after > 0
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        workers.check_room()
+        release.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert done == [1]  # what its caller left was never done
+        assert workers.waiting == 0
+        workers.close()
+
+    asyncio.run(main())

@@ -284,6 +284,21 @@ def test_while_pictures_are_decoded_the_process_turns(start: Start) -> None:
     assert answered > 6
 
 
+def test_uploads_beyond_what_waits_to_be_decoded_are_refused(start: Start) -> None:
+    server = start(ATELIER_LOAD="vae", ATELIER_QUEUE_LIMIT="3")
+    server.until_loaded()
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), np.uint8)
+    picture = encoded(Image.fromarray(noise), "JPEG", quality=90)
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda _: server.client.post("/v1/embed", files={"image": picture}), range(24)))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 0 < len(refused) < 24
+    for answer in refused:
+        assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert server.metric("atelier_rejected_total", reason="overloaded") == len(refused)
+
+
 @pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "image/webp"])
 def test_what_is_drawn_says_that_a_model_drew_it(server: Server, kind: str) -> None:
     answer = server.client.post("/v1/digits", json={"digits": "42"}, headers={"Accept": kind})

@@ -61,7 +61,9 @@ def test_a_collector_that_is_away_delays_nobody(start: Callable[..., Server]) ->
 
 
 def test_without_the_extra_the_start_says_what_to_install() -> None:
-    hidden = "import sys; sys.modules['opentelemetry.instrumentation.fastapi'] = None; from service.__main__ import main; sys.exit(main([]))"
+    hidden = (
+        "import sys; sys.modules['opentelemetry.instrumentation.fastapi'] = None; from service.__main__ import main; sys.exit(main([]))"
+    )
     environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "ATELIER_PORT": "0", "ATELIER_MODELS": str(MODELS)}
     ended = subprocess.run(
         [sys.executable, "-c", hidden], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False

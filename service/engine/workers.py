@@ -1,0 +1,58 @@
+"""Threads for work on pictures that would hold the event loop: decoding, encoding, large JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from service.engine.batching import QueueFull
+
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A pool of threads that knows how long its queue is.
+
+    Args:
+        limit: the most pieces of work that run or wait before new requests are refused.
+
+    Attributes:
+        waiting: pieces of work that run or wait.
+    """
+
+    def __init__(self, threads: int, limit: int) -> None:
+        self.threads, self.limit = threads, limit
+        self.waiting = 0
+        self._pool = ThreadPoolExecutor(threads, "pictures")
+        self._seconds = 0.0
+
+    def check_room(self) -> None:
+        """Refuses a request whose work has not begun.
+
+        Raises:
+            QueueFull: the queue is at its limit.
+        """
+        if self.waiting >= self.limit:
+            raise QueueFull(self.waiting, self._seconds * self.waiting / self.threads)
+
+    async def run(self, function: Callable[[], Result]) -> tuple[Result, float]:
+        """Runs it in one of the threads; what it gives, and the seconds that it took. What its caller left before it began is
+        never done."""
+        self.waiting += 1
+        try:
+            result, seconds = await asyncio.get_running_loop().run_in_executor(self._pool, _timed, function)
+        finally:
+            self.waiting -= 1
+        self._seconds += 0.2 * (seconds - self._seconds)
+        return result, seconds
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+
+def _timed(function: Callable[[], Result]) -> tuple[Result, float]:
+    started = time.perf_counter()
+    return function(), time.perf_counter() - started
