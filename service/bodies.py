@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from functools import cache, partial
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import APIRouter, Depends
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from service import problems
@@ -52,6 +53,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+@cache
 def pictures_of(model: type[Body]) -> list[str]:
     """The names of the fields that are uploaded files."""
     return [name for name, info in model.model_fields.items() if any(isinstance(mark, _PictureField) for mark in info.metadata)]
@@ -60,6 +62,26 @@ def pictures_of(model: type[Body]) -> list[str]:
 def media_type(model: type[Body]) -> str:
     """The one content type that the OpenAPI document gives for a body."""
     return MULTIPART if pictures_of(model) else JSON
+
+
+class OperationRoute(APIRoute):
+    """The route of an operation. Its endpoint's dependencies, a `Call` and the body, are functions of the request alone and are called
+    one after the other: FastAPI's general way through them takes longer than all else that happens to a small request."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Any = self.endpoint
+        makers: list[tuple[str, Any]] = [(str(one.name), one.call) for one in self.dependant.dependencies]
+
+        async def handle(request: Request) -> Response:
+            response: Response = await endpoint(**{name: await make(request) for name, make in makers})
+            return response
+
+        return handle
+
+
+def router(task: str) -> APIRouter:
+    """Where a task's operations are registered."""
+    return APIRouter(tags=[task], route_class=OperationRoute, generate_unique_id_function=lambda route: route.name)
 
 
 def operation(request: type[Body], answer: type[BaseModel], summary: str) -> dict[str, Any]:
@@ -86,10 +108,12 @@ def _documented(request: type[Body], summary: str) -> dict[str, Any]:
 def body(model: type[Body]) -> Any:
     """A FastAPI dependency that reads and checks the request's body."""
 
+    documented = media_type(model)
+
     async def read(request: Request) -> Body:
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if kind != JSON and kind != media_type(model):
-            allowed = " or ".join(dict.fromkeys((media_type(model), JSON)))
+        if kind != JSON and kind != documented:
+            allowed = " or ".join(dict.fromkeys((documented, JSON)))
             raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind or 'missing'}; this operation takes {allowed}.")
         if kind != JSON:
             return _checked(await _form(request), model, False)
@@ -165,12 +189,13 @@ async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
     )
     if declared.isdigit() and int(declared) > most:
         raise too_large
-    total = 0
-    try:
-        async for chunk in request.stream():
-            total += len(chunk)
-            if total > most:
-                raise too_large
-            yield chunk
-    except ClientDisconnect as error:
-        raise invalid(["body"], "the upload broke off") from error
+    total, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise invalid(["body"], "the upload broke off")
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        total += len(chunk)
+        if total > most:
+            raise too_large
+        yield chunk

@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
@@ -21,6 +21,8 @@ from service.problems import Code, ProblemError
 
 logger = logging.getLogger("atelier.access")
 
+PATIENCE = 0.05
+"""Seconds: to listen for a caller's leaving costs time, which an answer that is given sooner does not need."""
 GONE = 499
 """The status, in the log and the metrics, of a request whose caller did not wait for the answer."""
 
@@ -76,12 +78,12 @@ class _Passage:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.id
-            if self.call is not None:
-                headers.update(self.call.headers)
-                if self.call.seconds:
-                    headers["Server-Timing"] = self.call.server_timing
+            headers = {"X-Request-Id": self.id}
+            if (call := self.call) is not None:
+                headers |= call.headers
+                if call.seconds:
+                    headers["Server-Timing"] = call.server_timing
+            message["headers"] += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await self._send(message)
 
     def end(self, metrics: Metrics) -> None:
@@ -108,16 +110,25 @@ class _Caller:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._work = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[Message] | None = None
         self.gone = False
 
     async def receive(self) -> Message:
+        if self._timer is not None:
+            self._listen()
         if self._watch is not None:
             return await asyncio.shield(self._watch)
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body", False):
-            self._watch = asyncio.create_task(self._until_gone())
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._listen)
         return message
+
+    def _listen(self) -> None:
+        assert self._timer is not None
+        self._timer.cancel()
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._until_gone())
 
     async def _until_gone(self) -> Message:
         message = await self._receive()
@@ -128,5 +139,7 @@ class _Caller:
 
     def leave(self) -> None:
         """The answer was given: whether the caller goes now is all the same."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()

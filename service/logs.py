@@ -33,5 +33,6 @@ def configure(form: Literal["text", "json"], level: int = logging.INFO) -> None:
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line has them, and each costs time
     for quiet in ("httpx", "httpcore", "asyncio", "PIL"):
         logging.getLogger(quiet).setLevel(logging.WARNING)

@@ -1,14 +1,16 @@
 """Continuous batching: whatever is queued when the session is free becomes the next run.
 
 No timer: a request that arrives alone runs at once, and while it runs the others gather. A graph's items are all of one
-size, so its cost is counted in rows. Which requests share a run never changes an answer: every row of a graph's output
-depends on its own row of the input alone.
+size, so its cost is counted in rows. On a CPU a row takes the same time in a run of any size, so that runs are kept short there:
+what comes next waits less, and the answers of one run are written while the next one is under way. Which requests share a run
+never changes an answer: every row of a graph's output depends on its own row of the input alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -80,14 +82,24 @@ class Job:
     parts: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 
+Part = tuple[Job, int, int]
+"""Some rows of a job: the first of them, and the one after the last."""
+
+Answer = tuple[Job, Outcome | Exception]
+
+
 class Batcher:
     """The queue of one session, and the one thread that runs it.
 
+    Requests enter and leave on the event loop. The thread takes the next rows by itself the moment a run ends, without waiting
+    for the loop's turn, and hands all answers of a run back at once.
+
     Args:
         most: the most rows of one run. A larger request is spread over several runs.
+        seconds: about how long a run takes at most, by the measured time of a row; without it only `most` counts.
         limit: the most rows that wait or run; a single larger request is taken when nothing else is there.
         reopen: opens the session anew after a run broke it.
-        lost: is called when that did not help.
+        lost: is called, on the event loop, when that did not help.
 
     Attributes:
         healthy: false while a broken session is being replaced, and for good where that failed.
@@ -98,19 +110,21 @@ class Batcher:
         session: Session,
         most: int,
         limit: int,
+        seconds: float | None = None,
         observer: Observer | None = None,
         reopen: Callable[[], Session] | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> None:
-        self.session, self.most, self.limit = session, most, limit
+        self.session, self.most, self.limit, self.seconds = session, most, limit, seconds
         self.healthy = True
         self._observer, self._reopen, self._lost = observer, reopen, lost
+        self._thread = ThreadPoolExecutor(1, f"session-{session.graph.file}")
+        self._lock = threading.Lock()  # of all below, which the event loop and the thread change
         self._queue: deque[Job] = deque()
         self._rows = 0
-        self._thread = ThreadPoolExecutor(1, f"session-{session.graph.file}")
-        self._loop_task: asyncio.Task[None] | None = None
-        self._seconds_per_row = 0.0
+        self._awake = False
         self._closed = False
+        self._seconds_per_row = 0.0
         self._suspect = False
 
     @property
@@ -155,122 +169,156 @@ class Batcher:
         """
         size = len(next(iter(inputs.values())))
         self.check_room(size)
-        job = Job(inputs, size, asyncio.get_running_loop().create_future(), time.perf_counter(), deadline, self._rows)
-        self._queue.append(job)
-        self._rows += size
+        loop = asyncio.get_running_loop()
+        job = Job(inputs, size, loop.create_future(), time.perf_counter(), deadline, self._rows)
+        with self._lock:
+            self._queue.append(job)
+            self._rows += size
+            asleep, self._awake = not self._awake, True
+        if asleep:
+            loop.call_soon(self._wake, loop)  # at the end of this turn, so that what comes in the same turn shares the first run
         if watch is not None:
             watch(job)
-        if self._loop_task is None or self._loop_task.done():
-            self._loop_task = asyncio.create_task(self._drain())
         try:
             return await job.future
         except asyncio.CancelledError:
-            if job in self._queue and job.started is None and self._observer:
+            if self._leave(job) and job.started is None and self._observer:
                 self._observer.cancelled()
-            self._leave(job)
             raise
 
     def close(self) -> None:
         """Fails what still waits and lets the thread end after its present run."""
-        self._closed = True
-        for job in list(self._queue):
-            self._leave(job, Closed("the model was closed"))
+        with self._lock:
+            self._closed = True
+            left = list(self._queue)
+            self._queue.clear()
+            self._rows = 0
+        _answer([(job, Closed("the model was closed")) for job in left])
         self._thread.shutdown(wait=False)
 
-    async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._queue:
-            batch = self._take()
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._closed:
+            self._thread.submit(self._work, loop)
+
+    def _leave(self, job: Job) -> bool:
+        """Takes a job out of the queue; false if it was out already."""
+        with self._lock:
+            if job not in self._queue:
+                return False
+            self._queue.remove(job)
+            self._rows -= job.size
+            return True
+
+    # in the session's thread
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs what is queued until nothing is."""
+        while True:
+            batch, late = self._take()
+            if late:
+                loop.call_soon_threadsafe(_answer, late)
+            if batch is None:
+                return
             if not batch:
                 continue
             started = time.perf_counter()
             try:
-                outputs = await loop.run_in_executor(self._thread, self._run, batch)
-            except SessionBroken as error:
-                self._fail(batch, error)
-                await self._replace(str(error))
+                outputs = self._run(batch)
             except Exception as error:
-                self._fail(batch, error)
+                answers: list[Answer] = [(job, error) for job, _, _ in batch if self._leave(job)]
+                loop.call_soon_threadsafe(_answer, answers)
+                if isinstance(error, SessionBroken):
+                    self._replace(str(error), loop)
             else:
                 self._suspect = False
-                self._deliver(batch, outputs, started)
+                loop.call_soon_threadsafe(_answer, self._share(batch, outputs, time.perf_counter() - started))
 
-    def _take(self) -> list[tuple[Job, int, int]]:
-        """The next rows, first come first served: (job, first row, last row + 1)."""
-        batch, room, now = [], self.most, time.perf_counter()
-        for job in list(self._queue):
-            if job.future.done():  # the caller went away
-                self._leave(job)
-                continue
-            if job.started is None and job.deadline is not None and job.deadline <= now:
-                self._leave(job, DeadlinePassed("the deadline passed in the queue"))
-                continue
-            rows = min(room, job.size - job.taken)
-            batch.append((job, job.taken, job.taken + rows))
-            if job.started is None:
-                job.started = now
-                if self._observer:
+    def _take(self) -> tuple[list[Part] | None, list[Answer]]:
+        """The next rows, first come first served, and the requests whose deadline has passed; no list of rows when nothing is queued."""
+        batch: list[Part] = []
+        late: list[Answer] = []
+        with self._lock:
+            if not self._queue or self._closed:
+                self._awake = False
+                return None, late
+            room, now = self._rows_of_a_run(), time.perf_counter()
+            for job in list(self._queue):
+                if job.started is None and job.deadline is not None and job.deadline <= now:
+                    self._queue.remove(job)
+                    self._rows -= job.size
+                    late.append((job, DeadlinePassed("the deadline passed in the queue")))
+                    continue
+                rows = min(room, job.size - job.taken)
+                batch.append((job, job.taken, job.taken + rows))
+                if job.started is None:
+                    job.started = now
+                room -= rows
+                if room == 0:
+                    break
+        if self._observer:
+            for job, first, _ in batch:
+                if first == 0:
                     self._observer.waited(now - job.arrived)
-            room -= rows
-            if room == 0:
-                break
-        return batch
+        return batch, late
 
-    def _run(self, batch: Sequence[tuple[Job, int, int]]) -> dict[str, np.ndarray]:
+    def _rows_of_a_run(self) -> int:
+        if self.seconds is None or self._seconds_per_row == 0:
+            return self.most
+        return max(1, min(self.most, round(self.seconds / self._seconds_per_row)))
+
+    def _run(self, batch: Sequence[Part]) -> dict[str, np.ndarray]:
         if len(batch) == 1:
             (job, first, last) = batch[0]
             return self.session.run({name: array[first:last] for name, array in job.inputs.items()})
         names = batch[0][0].inputs.keys()
         return self.session.run({name: np.concatenate([job.inputs[name][first:last] for job, first, last in batch]) for name in names})
 
-    def _deliver(self, batch: Sequence[tuple[Job, int, int]], outputs: dict[str, np.ndarray], started: float) -> None:
-        took, row = time.perf_counter() - started, 0
+    def _share(self, batch: Sequence[Part], outputs: dict[str, np.ndarray], took: float) -> list[Answer]:
+        """Gives each job its rows; the answers of those that are complete."""
+        row, answers = 0, list[Answer]()
         for job, first, last in batch:
             job.parts.append({name: array[row : row + last - first] for name, array in outputs.items()})
             row += last - first
             job.taken, job.ran = last, job.ran + took
-            if job.taken == job.size:
+            if job.taken == job.size and self._leave(job):
                 assert job.started is not None
-                self._leave(job, Outcome(_join(job.parts), job.started - job.arrived, job.ran))
+                answers.append((job, Outcome(_join(job.parts), job.started - job.arrived, job.ran)))
         self._seconds_per_row += 0.2 * (took / row - self._seconds_per_row)
         if self._observer:
             self._observer.ran(row, took)
+        return answers
 
-    def _fail(self, batch: Sequence[tuple[Job, int, int]], error: Exception) -> None:
-        for job, _, _ in batch:
-            self._leave(job, error)
-
-    async def _replace(self, why: str) -> None:
+    def _replace(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
         """Puts a new session in the place of one that a run broke; the second time without a good run between, it is lost."""
         self.healthy = False
         logger.error("%s: the session broke (%s)", self.session.graph.file, why)
         if self._reopen is None or self._suspect:
-            self._give_up(why)
+            self._give_up(why, loop)
             return
         try:
-            self.session = await asyncio.get_running_loop().run_in_executor(self._thread, self._reopen)
+            self.session = self._reopen()
         except Exception as error:
-            self._give_up(f"{why}; opened again, {error}")
+            self._give_up(f"{why}; opened again, {error}", loop)
             return
         self._suspect, self.healthy = True, True
         logger.warning("%s: opened again", self.session.graph.file)
 
-    def _give_up(self, why: str) -> None:
-        self.close()
+    def _give_up(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._closed = True
+        loop.call_soon_threadsafe(self.close)
         if self._lost is not None:
-            self._lost(why)
+            loop.call_soon_threadsafe(self._lost, why)
 
-    def _leave(self, job: Job, with_what: Outcome | Exception | None = None) -> None:
-        """Takes a job out of the queue, where it still is, and answers its caller, if that still waits."""
-        if job in self._queue:
-            self._queue.remove(job)
-            self._rows -= job.size
+
+def _answer(answers: Sequence[Answer]) -> None:
+    """Gives callers that still wait their outcome or error; on the event loop."""
+    for job, result in answers:
         if job.future.done():
-            return
-        if isinstance(with_what, Outcome):
-            job.future.set_result(with_what)
-        elif with_what is not None:
-            job.future.set_exception(with_what)
+            continue
+        if isinstance(result, Outcome):
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(result)
 
 
 def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

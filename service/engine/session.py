@@ -19,6 +19,11 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "t
 Arrays = Mapping[str, np.ndarray]
 
 
+SPIN_MICROSECONDS = "100"
+"""How long a session's threads look for more work before they sleep: over the gaps between the nodes of a run, but not between runs.
+Chosen with `make bench ARGS=--threads` (docs/bench.md)."""
+
+
 class SessionError(RuntimeError):
     """A graph that cannot be opened; the message begins with its file and says why."""
 
@@ -105,7 +110,8 @@ def _open(path: Path, placement: Placement) -> onnxruntime.InferenceSession:
     if any(isinstance(provider, tuple) for provider in providers):
         options.enable_mem_pattern = False  # batches vary in size
         onnxruntime.preload_dlls(directory="")  # CUDA and cuDNN from the wheels beside ONNX Runtime's own
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the binding raises plain RuntimeErrors of its own types

@@ -21,6 +21,10 @@ from service.settings import Settings
 logger = logging.getLogger("atelier")
 
 
+CPU_RUN_SECONDS = 0.004
+"""Of a run on a CPU. Chosen with `make bench` (docs/bench.md): shorter ones cost more in changing hands than they gain."""
+
+
 @dataclass(frozen=True)
 class Role:
     """What a task wants of the graph in one of its roles: the names of its inputs and outputs.
@@ -370,6 +374,7 @@ class _Reading:
                 session,
                 most,
                 self.settings.queue_limit,
+                CPU_RUN_SECONDS if session.provider == "cpu" else None,
                 self.store.observer(folder.name, name),
                 partial(self._reopened, folder / session.graph.file, session.graph, placement, manifest, most),
                 partial(self.store.lose, folder.name),

@@ -43,7 +43,7 @@ class Workers:
         never done."""
         self.waiting += 1
         try:
-            result, seconds = await asyncio.get_running_loop().run_in_executor(self._pool, _timed, function)
+            result, seconds = await asyncio.get_running_loop().run_in_executor(self._pool, timed, function)
         finally:
             self.waiting -= 1
         self._seconds += 0.2 * (seconds - self._seconds)
@@ -53,6 +53,7 @@ class Workers:
         self._pool.shutdown(wait=False)
 
 
-def _timed(function: Callable[[], Result]) -> tuple[Result, float]:
+def timed(function: Callable[[], Result]) -> tuple[Result, float]:
+    """What it gives, and the seconds that it took."""
     started = time.perf_counter()
     return function(), time.perf_counter() - started

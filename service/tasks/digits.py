@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
@@ -18,7 +17,7 @@ from service.problems import invalid
 TASK = "digits"
 ROLES = {"decoder": Role(frozenset({"latents", "labels"}), frozenset({"images"}))}
 
-router = APIRouter(tags=[TASK])
+router = bodies.router(TASK)
 
 
 class DigitsRequest(bodies.Body):

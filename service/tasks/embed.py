@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -15,7 +14,7 @@ from service.engine.store import Role
 TASK = "embed"
 ROLES = {"encoder": Role(frozenset({"images"}), frozenset({"embedding"}))}
 
-router = APIRouter(tags=[TASK])
+router = bodies.router(TASK)
 
 
 class EmbedRequest(bodies.Body):

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated, Self
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
@@ -24,7 +23,7 @@ ROLES = {
 FINE = 64
 """At how many places a way is looked at, to take steps on it that are even to the eye."""
 
-router = APIRouter(tags=[TASK])
+router = bodies.router(TASK)
 
 
 class GenerateRequest(bodies.Body):

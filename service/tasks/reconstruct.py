@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -19,7 +18,7 @@ ROLES = {
     "decoder": Role(frozenset({"latents"}), frozenset({"images"}), takes={"latents": "embedding"}),
 }
 
-router = APIRouter(tags=[TASK])
+router = bodies.router(TASK)
 
 
 class ReconstructRequest(bodies.Body):

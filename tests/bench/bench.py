@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,20 +52,21 @@ def main() -> None:
     parser.add_argument("--litserve", type=Path, default=Path(".venv-litserve/bin/python"), help="the Python that has LitServe")
     parser.add_argument("--seconds", type=int, default=5, help="of each run")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--connections", type=int, nargs="+", default=CONCURRENCY)
     parser.add_argument("--threads", action="store_true", help="compare thread counts and spinning of our own server instead")
     options = parser.parse_args()
     servers = threads() if options.threads else contenders(options.litserve)
     results: dict[tuple[str, int], list[Result]] = {}
     with running(servers) as urls:
         for _ in range(options.runs):
-            for concurrency in CONCURRENCY:
+            for concurrency in options.connections:
                 for server in servers:
                     found = load(urls[server.name], concurrency, options.seconds)
                     print(f"{server.name:28} c={concurrency:<4} {found.rate:8.0f}/s  p50 {found.median:7.2f} ms  p99 {found.p99:7.2f} ms")
                     results.setdefault((server.name, concurrency), []).append(found)
     medians = {key: middle(found) for key, found in results.items()}
-    if options.threads:
-        print(table(servers, medians))
+    if options.threads or options.connections != CONCURRENCY:
+        print(table(servers, medians, options.connections))
         return
     alone = session_alone()
     write(servers, medians, alone)
@@ -81,12 +83,30 @@ def contenders(litserve: Path) -> list[Contender]:
 
 
 def threads() -> list[Contender]:
-    ours, spinning = [sys.executable, "-m", "service"], [sys.executable, "-m", "tests.bench.spinning"]
-    return [
-        Contender(f"{count} threads, {how}", command, {"ATELIER_PORT": "{port}", "ATELIER_THREADS": str(count)})
-        for count in (1, 2)
-        for how, command in (("waiting", ours), ("spinning", spinning))
+    """Threads of a session, how long they spin, how long a run is: one of them changed at a time."""
+    cores = len(os.sched_getaffinity(0))
+    settled = {"threads": str(cores), "spinning": "100", "run": "0.004"}
+    changes: list[dict[str, str]] = [
+        {},
+        {"threads": "1"},
+        {"spinning": "0"},
+        {"spinning": "1000"},
+        {"run": "0.001"},
+        {"run": "0.016"},
+        {"run": "0"},
     ]
+    found = []
+    for change in changes:
+        choice = settled | change
+        length = f"{float(choice['run']) * 1000:.0f} ms" if float(choice["run"]) else "any length"
+        found.append(
+            Contender(
+                f"{choice['threads']} threads, spinning {choice['spinning']} µs, runs of {length}",
+                [sys.executable, "-m", "tests.bench.variant", choice["spinning"], choice["run"]],
+                {"ATELIER_PORT": "{port}", "ATELIER_THREADS": choice["threads"], "ATELIER_LOAD": "cdcgan"},
+            )
+        )
+    return found
 
 
 @contextmanager
@@ -99,7 +119,14 @@ def running(servers: list[Contender]) -> Iterator[dict[str, str]]:
             words = [word.format(port=port) for word in server.command]
             environment = {name: value.format(port=port) for name, value in server.environment.items()}
             processes.append(
-                subprocess.Popen(words, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                subprocess.Popen(
+                    words,
+                    cwd=ROOT,
+                    env=os.environ | environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
             )
             urls[server.name] = f"http://127.0.0.1:{port}/v1/digits"
         for name, url in urls.items():
@@ -107,7 +134,7 @@ def running(servers: list[Contender]) -> Iterator[dict[str, str]]:
         yield urls
     finally:
         for process in processes:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # LitServe's workers too
         for process in processes:
             process.wait(30)
 
@@ -154,11 +181,11 @@ def session_alone(seconds: float = 5.0) -> float:
     return pictures / (time.perf_counter() - began)
 
 
-def table(servers: list[Contender], medians: dict[tuple[str, int], Result]) -> str:
-    head = "| server | " + " | ".join(f"{c} connections" for c in CONCURRENCY) + " |"
-    rows = [head, "|---|" + "---|" * len(CONCURRENCY)]
+def table(servers: list[Contender], medians: dict[tuple[str, int], Result], connections: Sequence[int] = CONCURRENCY) -> str:
+    head = "| server | " + " | ".join(f"{c} connections" for c in connections) + " |"
+    rows = [head, "|---|" + "---|" * len(connections)]
     for server in servers:
-        cells = [medians[server.name, c] for c in CONCURRENCY]
+        cells = [medians[server.name, c] for c in connections]
         rows.append(f"| {server.name} | " + " | ".join(f"{x.rate:,.0f}/s, {x.median:.1f} ms, {x.p99:.1f} ms" for x in cells) + " |")
     return "\n".join(rows)
 

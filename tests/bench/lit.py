@@ -1,7 +1,5 @@
 """The same answer from LitServe, with its own batching, as its documentation shows it."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys
