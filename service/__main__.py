@@ -44,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 LOST = 4
+SWITCH_SECONDS = 0.0005
+"""How long a thread keeps the interpreter from another that wants it. Python's 5 milliseconds are as much as a run on a session
+takes: its thread would wait as long to hand out the answers and take the next run."""
 
 
 class _Server(uvicorn.Server):
@@ -83,6 +86,7 @@ def _serve(configuration: Settings) -> int:
         )
     )
     app.state.store.lost = server.end
+    sys.setswitchinterval(SWITCH_SECONDS)
     for caught in (signal.SIGTERM, signal.SIGINT):
         signal.signal(caught, lambda *_: None)  # uvicorn drains, then raises the signal again: a stop that was asked for is no failure
     server.run()

@@ -87,7 +87,8 @@ class _Passage:
         await self._send(message)
 
     def end(self, metrics: Metrics) -> None:
-        seconds, call = time.perf_counter() - self.started, self.call
+        seconds = time.perf_counter() - self.started
+        call: Call | None = self._state.pop("call", None)  # no circle is left for the collector
         fields: dict[str, object] = {"request_id": self.id, "method": self.scope["method"], "path": self.path, "status": self.status}
         fields["milliseconds"] = round(seconds * 1000, 1)
         if call is not None:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from service.engine.session import Arrays, Session, SessionBroken
+from service.engine.session import Arrays, Session, SessionBroken, step_back
 
 logger = logging.getLogger("atelier")
 
@@ -118,7 +118,7 @@ class Batcher:
         self.session, self.most, self.limit, self.seconds = session, most, limit, seconds
         self.healthy = True
         self._observer, self._reopen, self._lost = observer, reopen, lost
-        self._thread = ThreadPoolExecutor(1, f"session-{session.graph.file}")
+        self._thread = ThreadPoolExecutor(1, f"session-{session.graph.file}", initializer=step_back)
         self._lock = threading.Lock()  # of all below, which the event loop and the thread change
         self._queue: deque[Job] = deque()
         self._rows = 0
@@ -176,7 +176,7 @@ class Batcher:
             self._rows += size
             asleep, self._awake = not self._awake, True
         if asleep:
-            loop.call_soon(self._wake, loop)  # at the end of this turn, so that what comes in the same turn shares the first run
+            self._thread.submit(self._work, loop)
         if watch is not None:
             watch(job)
         try:
@@ -195,10 +195,6 @@ class Batcher:
             self._rows = 0
         _answer([(job, Closed("the model was closed")) for job in left])
         self._thread.shutdown(wait=False)
-
-    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._closed:
-            self._thread.submit(self._work, loop)
 
     def _leave(self, job: Job) -> bool:
         """Takes a job out of the queue; false if it was out already."""
@@ -230,8 +226,10 @@ class Batcher:
                 if isinstance(error, SessionBroken):
                     self._replace(str(error), loop)
             else:
+                took = time.perf_counter() - started
                 self._suspect = False
-                loop.call_soon_threadsafe(_answer, self._share(batch, outputs, time.perf_counter() - started))
+                loop.call_soon_threadsafe(_answer, self._share(batch, outputs, took))
+                self._observe(batch, took)
 
     def _take(self) -> tuple[list[Part] | None, list[Answer]]:
         """The next rows, first come first served, and the requests whose deadline has passed; no list of rows when nothing is queued."""
@@ -255,10 +253,6 @@ class Batcher:
                 room -= rows
                 if room == 0:
                     break
-        if self._observer:
-            for job, first, _ in batch:
-                if first == 0:
-                    self._observer.waited(now - job.arrived)
         return batch, late
 
     def _rows_of_a_run(self) -> int:
@@ -284,9 +278,15 @@ class Batcher:
                 assert job.started is not None
                 answers.append((job, Outcome(_join(job.parts), job.started - job.arrived, job.ran)))
         self._seconds_per_row += 0.2 * (took / row - self._seconds_per_row)
-        if self._observer:
-            self._observer.ran(row, took)
         return answers
+
+    def _observe(self, batch: Sequence[Part], took: float) -> None:
+        if self._observer is None:
+            return
+        self._observer.ran(sum(last - first for _, first, last in batch), took)
+        for job, first, _ in batch:
+            if first == 0 and job.started is not None:
+                self._observer.waited(job.started - job.arrived)
 
     def _replace(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
         """Puts a new session in the place of one that a run broke; the second time without a good run between, it is lost."""

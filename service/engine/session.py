@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,12 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "t
 Arrays = Mapping[str, np.ndarray]
 
 
-SPIN_MICROSECONDS = "100"
-"""How long a session's threads look for more work before they sleep: over the gaps between the nodes of a run, but not between runs.
-Chosen with `make bench ARGS=--threads` (docs/bench.md)."""
+SPIN_MICROSECONDS = "600"
+"""How long a session's threads look for more work before they sleep. Long enough for requests that follow each other one by one; spinning
+longer takes the cores from the rest of the server when there are many. Chosen with `make bench ARGS=--threads` (docs/bench.md)."""
+
+
+NICENESS = 10
 
 
 class SessionError(RuntimeError):
@@ -126,6 +131,13 @@ def _providers(placement: Placement) -> list[Any]:
     wanted = {"auto": ["cuda", "cpu"], "cpu": ["cpu"], "cuda": ["cuda", "cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"]}
     names = [name for name in wanted[placement.provider] if _PROVIDERS[name] in available]
     return [(_PROVIDERS[name], cuda) if name == "cuda" else _PROVIDERS[name] for name in names]
+
+
+def step_back() -> None:
+    """Lowers the priority of this thread, and of those that it starts, such as a session's, under that of the event loop: what
+    that does for a request is short, and everybody waits for it. Linux only, where priorities are threads'; elsewhere nothing."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def usable_cores() -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from service.contract import manifest as manifests
 from service.contract.manifest import Graph, Manifest, ManifestError
 from service.engine.batching import Batcher, Observer
-from service.engine.session import Placement, ProviderMissing, Session, SessionError, usable_cores
+from service.engine.session import Placement, ProviderMissing, Session, SessionError, step_back, usable_cores
 from service.settings import Settings
 
 logger = logging.getLogger("atelier")
@@ -287,6 +287,7 @@ class _Reading:
 
     def read(self) -> None:
         """Opens and warms every folder asked for."""
+        step_back()
         for folder in self._folders():
             self._load(folder)
         served = {*self.models, *(task for model in self.models.values() for task in model.manifest.tasks)}

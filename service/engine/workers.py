@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from service.engine.batching import QueueFull
+from service.engine.session import step_back
 
 Result = TypeVar("Result")
 
@@ -26,7 +27,7 @@ class Workers:
     def __init__(self, threads: int, limit: int) -> None:
         self.threads, self.limit = threads, limit
         self.waiting = 0
-        self._pool = ThreadPoolExecutor(threads, "pictures")
+        self._pool = ThreadPoolExecutor(threads, "pictures", initializer=step_back)
         self._seconds = 0.0
 
     def check_room(self) -> None:

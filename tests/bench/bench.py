@@ -85,11 +85,12 @@ def contenders(litserve: Path) -> list[Contender]:
 def threads() -> list[Contender]:
     """Threads of a session, how long they spin, how long a run is: one of them changed at a time."""
     cores = len(os.sched_getaffinity(0))
-    settled = {"threads": str(cores), "spinning": "100", "run": "0.004"}
+    settled = {"threads": str(cores), "spinning": "600", "run": "0.004"}
     changes: list[dict[str, str]] = [
         {},
         {"threads": "1"},
         {"spinning": "0"},
+        {"spinning": "100"},
         {"spinning": "1000"},
         {"run": "0.001"},
         {"run": "0.016"},

@@ -69,9 +69,17 @@ def test_many_requests_at_once_each_get_their_own(session: Session) -> None:
 def test_waiting_requests_share_a_run(session: Session) -> None:
     async def main() -> None:
         sizes: list[int] = []
-        batcher = Batcher(_counted(session, sizes), most=64, limit=100)
-        await asyncio.gather(*(batcher.run(inputs(1, seed)) for seed in range(33)))
-        assert sizes == [33]
+        free = threading.Event()
+        counted = _counted(session, sizes)
+        run, counted.run = counted.run, lambda given: free.wait(10) and run(given)
+        batcher = Batcher(counted, most=64, limit=100)
+        first = asyncio.create_task(batcher.run(inputs(1)))
+        await asyncio.sleep(0.1)  # it runs, alone
+        others = [asyncio.create_task(batcher.run(inputs(1, seed))) for seed in range(32)]
+        await asyncio.sleep(0)
+        free.set()
+        await asyncio.gather(first, *others)
+        assert sizes == [1, 32]
         batcher.close()
 
     asyncio.run(main())
