@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import FrameType
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 LOST = 4
+LINGER_SECONDS = 0.3
 SWITCH_SECONDS = 0.0005
 """How long a thread keeps the interpreter from another that wants it. Python's 5 milliseconds are as much as a run on a session
 takes: its thread would wait as long to hand out the answers and take the next run."""
@@ -60,6 +62,12 @@ class _Server(uvicorn.Server):
         app: Any = self.config.app
         app.state.store.draining = True
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LINGER_SECONDS)  # what was sent before its sender could know is read yet, and answered
+        await super().shutdown(sockets)
 
     def end(self, model: str, why: str) -> None:
         self.lost = self.should_exit = True

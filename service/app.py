@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
-    app.add_middleware(RequestContext, metrics=metrics, working=working)  # the last added is the outermost
+    app.add_middleware(RequestContext, metrics=metrics, working=working, store=app.state.store)  # the last added is the outermost
     _document(app)
     return app
 

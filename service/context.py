@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.call import Call
+from service.engine.store import Store
 from service.metrics import Metrics
 from service.problems import Code, ProblemError
 
@@ -33,15 +34,15 @@ _QUIET = ("/health/", "/metrics", "/v2/health/")
 class RequestContext:
     """ASGI middleware. Whatever a handler let through becomes a `model_failed` problem, with its trace in the log."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, working: dict[str, Call]) -> None:
-        self.app, self.metrics, self.working = app, metrics, working
+    def __init__(self, app: ASGIApp, metrics: Metrics, working: dict[str, Call], store: Store) -> None:
+        self.app, self.metrics, self.working, self.store = app, metrics, working, store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        passage = _Passage(scope, given if _ID.fullmatch(given) else uuid.uuid4().hex, send, self.working)
+        passage = _Passage(scope, given if _ID.fullmatch(given) else uuid.uuid4().hex, send, self.working, self.store)
         caller = _Caller(receive)
         try:
             await self.app(scope, caller.receive, passage.send)
@@ -63,8 +64,8 @@ class RequestContext:
 class _Passage:
     """One request from its arrival to the end of its answer."""
 
-    def __init__(self, scope: Scope, identity: str, send: Send, working: dict[str, Call]) -> None:
-        self.scope, self.id, self._send, self._working = scope, identity, send, working
+    def __init__(self, scope: Scope, identity: str, send: Send, working: dict[str, Call], store: Store) -> None:
+        self.scope, self.id, self._send, self._working, self._store = scope, identity, send, working, store
         self.path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]  # as sent: nothing in it breaks a log line
         self.started, self.status = time.perf_counter(), 0
         self._state = scope.setdefault("state", {})
@@ -83,6 +84,8 @@ class _Passage:
                 headers |= call.headers
                 if call.seconds:
                     headers["Server-Timing"] = call.server_timing
+            if self._store.draining:
+                headers["Connection"] = "close"
             message["headers"] += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await self._send(message)
 

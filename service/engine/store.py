@@ -21,7 +21,7 @@ from service.settings import Settings
 logger = logging.getLogger("atelier")
 
 
-CPU_RUN_SECONDS = 0.004
+CPU_RUN_SECONDS = 0.003
 """Of a run on a CPU. Chosen with `make bench` (docs/bench.md): shorter ones cost more in changing hands than they gain."""
 
 

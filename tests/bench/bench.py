@@ -85,7 +85,7 @@ def contenders(litserve: Path) -> list[Contender]:
 def threads() -> list[Contender]:
     """Threads of a session, how long they spin, how long a run is: one of them changed at a time."""
     cores = len(os.sched_getaffinity(0))
-    settled = {"threads": str(cores), "spinning": "600", "run": "0.004"}
+    settled = {"threads": str(cores), "spinning": "600", "run": "0.003"}
     changes: list[dict[str, str]] = [
         {},
         {"threads": "1"},

@@ -124,12 +124,10 @@ async def uploads(number: int = 32) -> str:
 
 async def leaving(number: int = 500) -> str:
     """Callers that hang up while their requests wait."""
-    body = json.dumps(MANY).encode()
-    head = f"POST /v1/digits HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     async with client() as asking:
         callers = [(await asyncio.open_connection("127.0.0.1", PORT))[1] for _ in range(number)]
         for caller in callers:
-            caller.write(head + body)
+            caller.write(_request(MANY))
         await until(asking, "atelier_queue_depth", lambda depth: depth >= 0.8 * number)
         for caller in callers:
             caller.close()
@@ -148,17 +146,22 @@ async def leaving(number: int = 500) -> str:
 async def stop(server: Process, callers: int = 64) -> str:
     """SIGTERM while callers, each with a connection a request, ask without a pause."""
     ends: Counter[str] = Counter()
+    request = _request(SMALL, "Connection: close\r\n")
 
     async def ask() -> None:
         while True:
             try:
-                async with client() as one:
-                    ends[str((await one.post("/v1/digits", json=SMALL)).status_code)] += 1
-            except httpx.ConnectError:
+                reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+            except OSError:
                 return  # nobody listens any more: it was not accepted
-            except httpx.HTTPError as error:
+            try:
+                writer.write(request)
+                answer = await reader.read()
+                ends[answer.split(b" ", 2)[1].decode() if answer else "closed without an answer"] += 1
+            except OSError as error:
                 ends[type(error).__name__] += 1
-                return
+            finally:
+                writer.close()
 
     asking = [asyncio.create_task(ask()) for _ in range(callers)]
     await asyncio.sleep(3)
@@ -168,6 +171,12 @@ async def stop(server: Process, callers: int = 64) -> str:
     code = await asyncio.to_thread(server.process.wait, 60)
     seconds = time.perf_counter() - told
     return f"SIGTERM under the load of {callers} callers: answers {dict(ends)}, exit code {code} after {seconds:.2f} s"
+
+
+def _request(body: dict[str, str], headers: str = "") -> bytes:
+    content = json.dumps(body).encode()
+    head = f"POST /v1/digits HTTP/1.1\r\nHost: x\r\n{headers}Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
 
 
 async def reloads(folder: Path, number: int = 100) -> str:
@@ -196,27 +205,32 @@ async def reloads(folder: Path, number: int = 100) -> str:
 
 
 async def refusals(number: int = 1000) -> str:
-    """Requests beyond the limit of the queue."""
+    """Requests beyond the limit of the queue, which 24 callers of 64 digits keep full."""
     times: list[float] = []
     ends: Counter[str] = Counter()
+    over = asyncio.Event()
+
+    async def fill(one: httpx.AsyncClient) -> None:
+        while not over.is_set():
+            if (await one.post("/v1/digits", json=MANY)).status_code == 503:
+                await asyncio.sleep(0.02)
+
+    async def ask(one: httpx.AsyncClient) -> None:
+        while len(times) < number:
+            began = time.perf_counter()
+            answer = await one.post("/v1/digits", json=MANY)
+            if answer.status_code == 503:
+                times.append(time.perf_counter() - began)
+            ends[f"{answer.status_code}{' with Retry-After' if 'retry-after' in answer.headers else ''}"] += 1
+
     async with client() as filling, client() as asking:
-        filled = [asyncio.create_task(filling.post("/v1/digits", json=MANY)) for _ in range(2000)]
+        filled = [asyncio.create_task(fill(filling)) for _ in range(24)]
         await until(asking, "atelier_rejected_total", lambda rejected: rejected > 0)
-
-        async def ask(count: int) -> None:
-            for _ in range(count):
-                began = time.perf_counter()
-                answer = await asking.post("/v1/digits", json=MANY)
-                if answer.status_code == 503:
-                    times.append(time.perf_counter() - began)
-                ends[f"{answer.status_code}{' with Retry-After' if 'retry-after' in answer.headers else ''}"] += 1
-
-        await asyncio.gather(*(ask(number // 10) for _ in range(10)))
-        for one in filled:
-            one.cancel()
-        await asyncio.gather(*filled, return_exceptions=True)
+        await asyncio.gather(*(ask(asking) for _ in range(10)))
+        over.set()
+        await asyncio.gather(*filled)
     return (
-        f"{number} requests from 10 callers at a full queue: {dict(ends)}; refused after "
+        f"requests from 10 callers at a full queue: {dict(ends)}; refused after "
         f"{percentile(times, 50):.1f} ms (median), {percentile(times, 99):.1f} ms (p99)"
     )
 
