@@ -228,8 +228,8 @@ class Batcher:
             else:
                 took = time.perf_counter() - started
                 self._suspect = False
-                loop.call_soon_threadsafe(_answer, self._share(batch, outputs, took))
                 self._observe(batch, took)
+                loop.call_soon_threadsafe(_answer, self._share(batch, outputs, took))
 
     def _take(self) -> tuple[list[Part] | None, list[Answer]]:
         """The next rows, first come first served, and the requests whose deadline has passed; no list of rows when nothing is queued."""
