@@ -23,7 +23,7 @@ Arrays = Mapping[str, np.ndarray]
 
 SPIN_MICROSECONDS = "600"
 """How long a session's threads look for more work before they sleep. Long enough for requests that follow each other one by one; spinning
-longer takes the cores from the rest of the server when there are many. Chosen with `make bench ARGS=--threads` (docs/bench.md)."""
+longer takes the cores from the rest of the server when there are many. Chosen with `make bench ARGS=--threads` (docs/operations.md)."""
 
 
 NICENESS = 10
