@@ -22,7 +22,8 @@ logger = logging.getLogger("atelier")
 
 
 CPU_RUN_SECONDS = 0.003
-"""Of a run on a CPU. Chosen with `make bench ARGS=--threads` (docs/operations.md): shorter ones cost more in changing hands than they gain."""
+"""Of a run on a CPU: shorter ones cost more in changing hands than they gain. Chosen with `make bench ARGS=--threads`
+(docs/operations.md)."""
 
 
 @dataclass(frozen=True)
