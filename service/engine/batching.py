@@ -304,10 +304,13 @@ class Batcher:
         logger.warning("%s: opened again", self.session.graph.file)
 
     def _give_up(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
+        def lose() -> None:
+            if self._lost is not None:
+                self._lost(why)
+            self.close()
+
         self._closed = True
-        loop.call_soon_threadsafe(self.close)
-        if self._lost is not None:
-            loop.call_soon_threadsafe(self._lost, why)
+        loop.call_soon_threadsafe(lose)
 
 
 def _answer(answers: Sequence[Answer]) -> None:

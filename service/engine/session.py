@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -137,7 +138,9 @@ def step_back() -> None:
     """Lowers the priority of this thread, and of those that it starts, such as a session's, under that of the event loop: what
     that does for a request is short, and everybody waits for it. Linux only, where priorities are threads'; elsewhere nothing."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):  # forbidden here: nothing but speed is lost
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def usable_cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from functools import partial
@@ -15,7 +16,7 @@ from support import MODELS
 from service.contract.manifest import Manifest, read
 from service.engine import latents
 from service.engine.batching import Batcher, Closed, DeadlinePassed, Outcome, QueueFull
-from service.engine.session import Placement, Session, SessionBroken, SessionError, usable_cores
+from service.engine.session import NICENESS, Placement, Session, SessionBroken, SessionError, usable_cores
 from service.engine.workers import Workers
 
 PLACEMENT = Placement("cpu", usable_cores())
@@ -328,6 +329,19 @@ def test_workers_refuse_what_is_beyond_their_queue() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         assert done == [1]  # what its caller left was never done
         assert workers.waiting == 0
+        workers.close()
+
+    asyncio.run(main())
+
+
+def test_threads_step_back_behind_the_event_loop() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    async def main() -> None:
+        workers = Workers(threads=1, limit=3)
+        found, _ = await workers.run(priority)
+        assert found == max(priority(), NICENESS)
         workers.close()
 
     asyncio.run(main())
