@@ -70,10 +70,8 @@ def test_many_requests_at_once_each_get_their_own(session: Session) -> None:
 def test_waiting_requests_share_a_run(session: Session) -> None:
     async def main() -> None:
         sizes: list[int] = []
-        free = threading.Event()
-        counted = _counted(session, sizes)
-        run, counted.run = counted.run, lambda given: free.wait(10) and run(given)
-        batcher = Batcher(counted, most=64, limit=100)
+        free = _held(session)
+        batcher = Batcher(_counted(session, sizes), most=64, limit=100)
         first = asyncio.create_task(batcher.run(inputs(1)))
         await asyncio.sleep(0.1)  # it runs, alone
         others = [asyncio.create_task(batcher.run(inputs(1, seed))) for seed in range(32)]
@@ -89,14 +87,17 @@ def test_waiting_requests_share_a_run(session: Session) -> None:
 def test_a_caller_that_goes_away_is_not_run(session: Session) -> None:
     async def main() -> None:
         sizes: list[int] = []
+        free = _held(session)
         batcher = Batcher(_counted(session, sizes), most=1, limit=100)
         tasks = [asyncio.create_task(batcher.run(inputs(1, seed))) for seed in range(20)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
         for task in tasks[1:]:
             task.cancel()
+        await asyncio.sleep(0)
+        free.set()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert (await batcher.run(inputs(1))).outputs["images"].shape == (1, 28, 28, 1)
-        assert len(sizes) <= 3
+        assert sizes == [1, 1]
         batcher.close()
 
     asyncio.run(main())
@@ -104,14 +105,22 @@ def test_a_caller_that_goes_away_is_not_run(session: Session) -> None:
 
 def test_beyond_the_limit_the_queue_refuses(session: Session) -> None:
     async def main() -> None:
+        free = _held(session)
         batcher = Batcher(session, most=1, limit=12)
         tasks = [asyncio.create_task(batcher.run(inputs(4, seed))) for seed in range(4)]
+        await asyncio.sleep(0)
+        free.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) is QueueFull for result in results] == [False, False, False, True]
         assert "12 items are waiting" in str(results[3])
         assert (await batcher.run(inputs(40))).outputs["images"].shape == (40, 28, 28, 1)  # more than the limit, but alone
+        free.clear()
+        large = asyncio.create_task(batcher.run(inputs(12)))
+        await asyncio.sleep(0)
         with pytest.raises(QueueFull) as full:
-            await asyncio.gather(batcher.run(inputs(12)), batcher.run(inputs(1)))
+            await batcher.run(inputs(1))
+        free.set()
+        await large
         assert full.value.retry_after > 0
         batcher.close()
 
@@ -154,11 +163,14 @@ class Watcher:
 def test_an_observer_is_told_of_runs_waits_and_cancellations(session: Session) -> None:
     async def main() -> None:
         watcher = Watcher()
+        free = _held(session)
         batcher = Batcher(session, most=2, limit=100, observer=watcher)
         tasks = [asyncio.create_task(batcher.run(inputs(2, seed))) for seed in range(9)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
         for task in tasks[3:]:
             task.cancel()
+        await asyncio.sleep(0)
+        free.set()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert (watcher.rows, len(watcher.waits), watcher.gone) == ([2, 2, 2], 3, 6)
         assert (batcher.depth, batcher.rows) == (0, 0)
@@ -239,10 +251,12 @@ def test_a_failing_run_fails_its_requests_only(session: Session) -> None:
 
 def test_closing_fails_what_waits(session: Session) -> None:
     async def main() -> None:
+        free = _held(session)
         batcher = Batcher(session, most=1, limit=100)
         tasks = [asyncio.create_task(batcher.run(inputs(8, seed))) for seed in range(3)]
         await asyncio.sleep(0)
         batcher.close()
+        free.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, Closed) for result in results)
 
@@ -291,6 +305,18 @@ def test_even_steps_are_even_in_what_is_seen() -> None:
     assert np.diff(reached).min() > 0.7 * 51
     still = latents.evenly(way, np.zeros((65, 4, 4, 1), np.uint8), 5)
     np.testing.assert_allclose(still[:, 0], [0, 0.25, 0.5, 0.75, 1], atol=1e-4)
+
+
+def _held(session: Session) -> threading.Event:
+    """Lets no run of the session end before the event is set."""
+    run, free = session.run, threading.Event()
+
+    def holding(given: object) -> dict[str, np.ndarray]:
+        free.wait(10)
+        return run(given)
+
+    session.run = holding
+    return free
 
 
 def _counted(session: Session, sizes: list[int]) -> Session:
