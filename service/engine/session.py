@@ -22,9 +22,10 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "t
 Arrays = Mapping[str, np.ndarray]
 
 
-SPIN_MICROSECONDS = "600"
-"""How long a session's threads look for more work before they sleep. Long enough for requests that follow each other one by one; spinning
-longer takes the cores from the rest of the server when there are many. Chosen with `make bench ARGS=--threads` (docs/operations.md)."""
+SPIN_MICROSECONDS = "10"
+"""How long a session's threads look for more work, within a run, before they sleep: about as long as they wait for each other at the end
+of a layer. Longer takes the cores from the rest of the server; between runs they do not spin at all. Chosen with
+`make bench ARGS=--threads` (docs/operations.md)."""
 
 
 NICENESS = 10
@@ -118,6 +119,7 @@ def _open(path: Path, placement: Placement) -> onnxruntime.InferenceSession:
         onnxruntime.preload_dlls(directory="")  # CUDA and cuDNN from the wheels beside ONNX Runtime's own
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the binding raises plain RuntimeErrors of its own types

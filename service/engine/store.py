@@ -21,7 +21,7 @@ from service.settings import Settings
 logger = logging.getLogger("atelier")
 
 
-CPU_RUN_SECONDS = 0.003
+CPU_RUN_SECONDS = 0.016
 """Of a run on a CPU: shorter ones cost more in changing hands than they gain. Chosen with `make bench ARGS=--threads`
 (docs/operations.md)."""
 

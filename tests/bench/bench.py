@@ -50,15 +50,17 @@ class Result:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--litserve", type=Path, default=Path(".venv-litserve/bin/python"), help="the Python that has LitServe")
-    parser.add_argument("--seconds", type=int, default=5, help="of each run")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2, help="of each run")
+    parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--connections", type=int, nargs="+", default=CONCURRENCY)
     parser.add_argument("--threads", action="store_true", help="compare thread counts and spinning of our own server instead")
     options = parser.parse_args()
     servers = threads() if options.threads else contenders(options.litserve)
     results: dict[tuple[str, int], list[Result]] = {}
+    alone = []
     with running(servers) as urls:
         for _ in range(options.runs):
+            alone.append(session_alone(options.seconds))
             for concurrency in options.connections:
                 for server in servers:
                     found = load(urls[server.name], concurrency, options.seconds)
@@ -68,8 +70,7 @@ def main() -> None:
     if options.threads or options.connections != CONCURRENCY:
         print(table(servers, medians, options.connections))
         return
-    alone = session_alone()
-    write(servers, medians, alone)
+    write(servers, medians, statistics.median(alone), side_by_side(results, alone))
 
 
 def contenders(litserve: Path) -> list[Contender]:
@@ -85,15 +86,15 @@ def contenders(litserve: Path) -> list[Contender]:
 def threads() -> list[Contender]:
     """Threads of a session, how long they spin, how long a run is: one of them changed at a time."""
     cores = len(os.sched_getaffinity(0))
-    settled = {"threads": str(cores), "spinning": "600", "run": "0.003"}
+    settled = {"threads": str(cores), "spinning": "10", "run": "0.016"}
     changes: list[dict[str, str]] = [
         {},
         {"threads": "1"},
         {"spinning": "0"},
         {"spinning": "100"},
-        {"spinning": "1000"},
+        {"spinning": "600"},
         {"run": "0.001"},
-        {"run": "0.016"},
+        {"run": "0.003"},
         {"run": "0"},
     ]
     found = []
@@ -167,22 +168,35 @@ def middle(found: list[Result]) -> Result:
     return Result(*(statistics.median(getattr(one, name) for one in found) for name in ("rate", "median", "p99")))
 
 
-def session_alone() -> float:
-    """Pictures a second of the graph by itself, 32 at a time, on all cores: the median of five seconds."""
+def side_by_side(results: dict[tuple[str, int], list[Result]], alone: list[float]) -> str:
+    """What the servers of one round are to each other, in the median over the rounds: the machine's own pace has no part in that."""
+
+    def ratio(what: str, concurrency: int, other: str) -> float:
+        pairs = zip(results["Atelier", concurrency], results[other, concurrency], strict=True)
+        return statistics.median(getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs)
+
+    share = statistics.median(ours.rate / most for ours, most in zip(results["Atelier", 32], alone, strict=True))
+    return (
+        f"Side by side, medians of the rounds' ratios: at 32 connections {ratio('rate', 32, 'plain FastAPI'):.2f} times the requests of "
+        f"plain FastAPI and {ratio('rate', 32, 'LitServe'):.2f} times those of LitServe, {ratio('p99', 32, 'LitServe'):.2f} of "
+        f"LitServe's 99th percentile, and {share:.2f} of the pictures of the session alone; at 1 connection "
+        f"{ratio('median', 1, 'plain FastAPI'):.2f} of plain FastAPI's latency."
+    )
+
+
+def session_alone(seconds: int) -> float:
+    """Pictures a second of the graph by itself, 32 at a time, on all cores."""
     session = onnxruntime.InferenceSession(str(GRAPH), providers=["CPUExecutionProvider"])
     feeds = {
         "latents": np.random.RandomState(0).standard_normal((32, 128)).astype(np.float32),
         "labels": np.arange(32, dtype=np.int32) % 10,
     }
     session.run(None, feeds)
-    found = []
-    for _ in range(5):
-        began, pictures = time.perf_counter(), 0
-        while time.perf_counter() - began < 1:
-            session.run(None, feeds)
-            pictures += 32
-        found.append(pictures / (time.perf_counter() - began))
-    return statistics.median(found)
+    began, pictures = time.perf_counter(), 0
+    while (took := time.perf_counter() - began) < seconds:
+        session.run(None, feeds)
+        pictures += 32
+    return pictures / took
 
 
 def table(servers: list[Contender], medians: dict[tuple[str, int], Result], connections: Sequence[int] = CONCURRENCY) -> str:
@@ -194,7 +208,7 @@ def table(servers: list[Contender], medians: dict[tuple[str, int], Result], conn
     return "\n".join(rows)
 
 
-def write(servers: list[Contender], medians: dict[tuple[str, int], Result], alone: float) -> None:
+def write(servers: list[Contender], medians: dict[tuple[str, int], Result], alone: float, ratios: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
@@ -221,6 +235,8 @@ that take turns, medians of all; requests a second, median latency, 99th percent
 {table(servers, medians)}
 
 The session alone, 32 pictures at a time in a loop with no server around it: {alone:,.0f} pictures a second.
+
+{ratios}
 
 ![plot](bench.png)
 
