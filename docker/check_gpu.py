@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from service.contract import manifest as manifests
 from service.contract.manifest import Graph, Port
 from service.engine.session import Placement, Session, SessionError, usable_cores

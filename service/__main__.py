@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -90,7 +91,8 @@ def _serve(configuration: Settings) -> int:
             port=configuration.port,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=int(configuration.grace_seconds),
+            proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
+            timeout_graceful_shutdown=max(0.0, configuration.grace_seconds - LINGER_SECONDS),  # type: ignore[arg-type]  # any number will do
         )
     )
     app.state.store.lost = server.end
@@ -155,7 +157,8 @@ def _add_fields(command: argparse.ArgumentParser, request: type[bodies.Body]) ->
         command.add_argument(name, nargs=None if field.is_required() else "?", help=field.description or f"file of the {name}")
     for name, field in request.model_fields.items():
         if name not in positional:
-            command.add_argument(f"--{name.replace('_', '-')}", dest=name, type=_value, metavar="VALUE", help=field.description)
+            kind = str if field.annotation in (str, str | None) else _value
+            command.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind, metavar="VALUE", help=field.description)
 
 
 def _value(text: str) -> Any:

@@ -25,7 +25,7 @@ from service.engine.workers import Workers
 from service.metrics import Metrics
 from service.problems import Problem, ProblemError
 from service.protocol import v2
-from service.protocol.tensors import InferenceRequest
+from service.protocol.tensors import HEADER_LENGTH, InferenceRequest
 from service.settings import Settings
 from service.tasks import TASKS
 
@@ -72,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, problems.handle_validation)
     app.add_middleware(AccessControl, access=Access(settings), metrics=metrics)
     if settings.cors_origins:
-        exposed = ["X-Request-Id", "X-Model", "X-Seed", "Server-Timing", "Retry-After"]
+        exposed = ["X-Request-Id", "X-Model", "X-Seed", "Server-Timing", "Retry-After", HEADER_LENGTH]
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )

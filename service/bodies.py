@@ -6,8 +6,11 @@ the OpenAPI document says. A JSON body with base64 pictures under the same field
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import re
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import cache, partial
 from typing import Annotated, Any
@@ -18,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
 from service.engine.workers import Workers
@@ -28,6 +31,7 @@ from service.problems import Code, Limit, ProblemError, from_validation, invalid
 
 JSON, MULTIPART = "application/json", "multipart/form-data"
 
+_LENGTH = re.compile("[0-9]{1,18}")
 _MOST_FIELDS = 32
 _SMALL = 16_384
 """Bytes of JSON that are read in less time than handing them to another thread takes."""
@@ -191,22 +195,40 @@ async def _form(request: Request) -> dict[str, Any]:
 async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
     """The body's chunks, refused as soon as they declare or reach more than the upload limit."""
     most = int(request.app.state.settings.max_upload_mb * 1e6)
-    declared = request.headers.get("content-length", "")
+    declared, encoding = request.headers.get("content-length", ""), request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding is {encoding[:40]}; bodies are read as they are.")
     too_large = ProblemError(
         Code.IMAGE_TOO_LARGE,
         f"The request body is larger than {most:,} bytes.",
         limit=Limit(name="upload_bytes", value=most),
         headers={"Connection": "close"},
     )
-    if declared.isdigit() and int(declared) > most:
+    if _LENGTH.fullmatch(declared) and int(declared) > most:
         raise too_large
     total, more = 0, True
     while more:
-        message = await request.receive()
+        message = await _received(request)
         if message["type"] == "http.disconnect":
-            raise invalid(["body"], "the upload broke off")
+            raise ClientDisconnect
         chunk, more = message.get("body", b""), message.get("more_body", False)
         total += len(chunk)
         if total > most:
             raise too_large
         yield chunk
+
+
+async def _received(request: Request) -> Message:
+    """The next part of a body, if it comes by the request's deadline.
+
+    Raises:
+        ProblemError: 504, it did not.
+    """
+    deadline = request.state.call.deadline
+    try:
+        async with asyncio.timeout(None if deadline is None else deadline - time.perf_counter()):
+            return await request.receive()
+    except TimeoutError as error:
+        raise ProblemError(
+            Code.DEADLINE_EXCEEDED, "The request's time was over before its body had come.", headers={"Connection": "close"}
+        ) from error

@@ -19,9 +19,11 @@ from starlette.responses import Response
 
 from service import media, provenance
 from service.contract import images
+from service.contract.manifest import Fit
 from service.engine import latents
-from service.engine.batching import Closed, DeadlinePassed, Job, QueueFull
+from service.engine.batching import Batcher, Closed, DeadlinePassed, Job, QueueFull
 from service.engine.store import Model, ModelUnavailable, Store, UnknownModel
+from service.engine.tiling import Grid
 from service.engine.workers import Workers, timed
 from service.problems import Code, Limit, ProblemError, invalid
 from service.settings import Settings
@@ -57,6 +59,8 @@ class Call:
         self.deadline = _deadline(request)
         self._models: list[Model] = []
         self._job: Job | None = None
+        self._batcher: Batcher | None = None
+        self._done = self._total = 0  # where one graph runs several times: items of the runs that are over, and of all
         request.state.call = self
         request.state.working[request.state.id] = self
 
@@ -74,7 +78,7 @@ class Call:
             ProblemError: 504, the deadline that `X-Request-Timeout` set has passed.
         """
         if self.deadline is not None and time.perf_counter() >= self.deadline:
-            raise ProblemError(Code.DEADLINE_EXCEEDED, f"{TIMEOUT_HEADER} passed before the work began.")
+            raise ProblemError(Code.DEADLINE_EXCEEDED, f"The time of {TIMEOUT_HEADER} was over before the work began.")
 
     def accepts(self, default: str) -> str:
         """The format of the answer, so that an impossible one is refused before any work."""
@@ -147,8 +151,8 @@ class Call:
 
     # decode and fit
 
-    async def pixels(self, content: bytes, model: Model, field: str = "image") -> np.ndarray:
-        """An uploaded picture as the (height, width, channels) array that the model takes.
+    async def pixels(self, content: bytes, model: Model, field: str = "image", *, fitted: bool = True) -> np.ndarray:
+        """An uploaded picture as the (height, width, channels) array that the model takes, or at its own size with the model's channels.
 
         Raises:
             ProblemError: 415 unreadable, 413 too many pixels, 503 too many are waiting to be decoded, 504 too late.
@@ -156,11 +160,14 @@ class Call:
         self.in_time()
         with self._refusals(model):
             self.workers.check_room()
-        return await self.work("decode", partial(self._pixels, content, model, field))
+            pixels, seconds = await self.workers.run(partial(self._pixels, content, model, field, fitted), self.deadline)
+        self._add("decode", seconds)
+        return pixels
 
-    def _pixels(self, content: bytes, model: Model, field: str) -> np.ndarray:
-        assert model.manifest.fit is not None
-        return images.fit(self._decode(content, model, field), model.manifest.fit)
+    def _pixels(self, content: bytes, model: Model, field: str, fitted: bool) -> np.ndarray:
+        fit = fit_of(model)
+        picture = self._decode(content, model, field)
+        return images.fit(picture, fit) if fitted else images.whole(picture, fit.channels)
 
     def _decode(self, content: bytes, model: Model, field: str) -> Image.Image:
         most = int(self.settings.max_megapixels * 1e6)
@@ -186,13 +193,44 @@ class Call:
         """The same, by the name of the graph."""
         self.in_time()
         with self._refusals(model):
-            outcome = await model.batchers[graph].run(inputs, self.deadline, self._follow)
+            batcher = model.batchers[graph]
+            outcome = await batcher.run(inputs, self.deadline, partial(self._follow, batcher))
+        self.deadline = None  # it has begun
         self._add("queue", outcome.queued)
         self._add("infer", outcome.ran)
         return outcome.outputs
 
-    def _follow(self, job: Job) -> None:
-        self._job = job
+    async def run_whole(self, model: Model, task: str, role: str, pixels: np.ndarray) -> np.ndarray:
+        """Runs a graph from images to pictures of their size, its one output, on a picture of any size: resized or in tiles, as
+        the manifest says.
+
+        Args:
+            pixels: uint8 (height, width, channels).
+
+        Returns:
+            uint8 (height, width, channels) of the same size.
+
+        Raises:
+            ProblemError: as `run`; 413 the tiles would cover more pixels than are made.
+        """
+        fit, (height, width, _) = fit_of(model), pixels.shape
+        if model.manifest.large == "resize":
+            fitted = await self.work("decode", lambda: images.fit(images.picture(pixels), fit))
+            (made,) = (await self.run(model, task, role, images=fitted[None])).values()
+            return await self.work("encode", partial(images.unfit, made[0], width, height, fit))
+        grid = Grid(height, width, (fit.height, fit.width), model.manifest.margin)
+        self.room_for(grid.rows.covered, grid.columns.covered, media.PNG)
+        self._total, strips = grid.number, []
+        for row in range(grid.rows.number):  # one after the other, so that small requests come between
+            tiles = await self.work("decode", partial(grid.cut, pixels, row))
+            (made,) = (await self.run(model, task, role, images=tiles)).values()
+            strips.append(await self.work("encode", partial(grid.strip, made, row)))
+        return np.concatenate(strips)
+
+    def _follow(self, batcher: Batcher, job: Job) -> None:
+        if self._job is not None and self._total:
+            self._done += self._job.size
+        self._batcher, self._job = batcher, job
 
     @contextmanager
     def _refusals(self, model: Model) -> Iterator[None]:
@@ -203,6 +241,8 @@ class Call:
             raise ProblemError(Code.OVERLOADED, f"{model.name}: {error}.", retry_after=error.retry_after) from error
         except DeadlinePassed as error:
             raise ProblemError(Code.DEADLINE_EXCEEDED, f"{model.name}: {error}.") from error
+        except ProblemError:
+            raise
         except Closed as error:
             raise ProblemError(Code.MODEL_UNAVAILABLE, f"{model.name}: {error}.", retry_after=5) from error
         except Exception as error:
@@ -212,11 +252,13 @@ class Call:
     def progress(self) -> tuple[str, int, int, int]:
         """Where it is: `reading`, `queued`, `running` or `finishing`; items ahead in the queue; items done; items in all."""
         job = self._job
-        if job is None:
+        if job is None or self._batcher is None:
             return "reading", 0, 0, 0
-        if job.started is None:
-            return "queued", job.ahead, 0, job.size
-        return "finishing" if job.future.done() else "running", 0, job.taken, job.size
+        total = self._total or job.size
+        done = self._done + job.taken
+        if job.started is None and not done:
+            return "queued", self._batcher.ahead(job), 0, total
+        return "finishing" if job.future.done() and done >= total else "running", 0, done, total
 
     # encode
 
@@ -279,6 +321,12 @@ def _deadline(request: Request) -> float | None:
     if not 0 < seconds < math.inf:
         raise invalid(["header", TIMEOUT_HEADER], f"{given[:40]} is not a number of seconds above 0")
     return float(request.state.started) + seconds
+
+
+def fit_of(model: Model) -> Fit:
+    """How pictures enter a model; the manifest vouches that a model with an `images` input says so."""
+    assert model.manifest.fit is not None
+    return model.manifest.fit
 
 
 def dimension_of(model: Model) -> int:

@@ -12,6 +12,7 @@ import time
 import uuid
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
@@ -46,10 +47,16 @@ class RequestContext:
         caller = _Caller(receive)
         try:
             await self.app(scope, caller.receive, passage.send)
-        except asyncio.CancelledError:
-            if not caller.gone:
-                raise
+        except ClientDisconnect:
             passage.status = GONE
+        except asyncio.CancelledError:
+            if not caller.gone and not self.store.draining:
+                raise
+            if caller.gone:
+                passage.status = GONE
+            elif not passage.status:  # the time that the server gives those in flight is over
+                stopped = ProblemError(Code.MODEL_UNAVAILABLE, "The server stopped before this was done.", retry_after=5)
+                await problems.response(stopped, passage.id, scope["path"])(scope, receive, passage.send)
         except Exception:
             logger.exception("%s %s failed", scope["method"], passage.path, extra={"fields": {"request_id": passage.id}})
             if passage.status:
@@ -101,7 +108,7 @@ class _Passage:
             fields |= {"model": call.headers.get("X-Model"), "timing": call.server_timing}
         metrics.requests.labels(call.task if call else "", call.model_name if call else "", self.status).observe(seconds)
         level = logging.DEBUG if self.path.startswith(_QUIET) else logging.INFO
-        logger.log(level, "%(method)s %(path)s %(status)s %(milliseconds)sms", fields, extra={"fields": fields})
+        logger.log(level, "%(method)s %(path)s %(status)s %(milliseconds)sms %(request_id)s", fields, extra={"fields": fields})
 
 
 class _Caller:

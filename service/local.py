@@ -17,8 +17,8 @@ from service.settings import Settings
 
 @asynccontextmanager
 async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """An HTTP client on a started application whose models are loaded."""
-    app = create_app(settings)
+    """An HTTP client on a started application whose models are loaded. It needs no key, whatever the environment says of those."""
+    app = create_app(settings.model_copy(update={"api_keys": (), "rate_limit": None}))
     async with app.router.lifespan_context(app):
         await app.state.loading
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

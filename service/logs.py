@@ -27,12 +27,22 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(event, ensure_ascii=False, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """time, level, message, and the request's id where a line is of one and does not say it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        identity = getattr(record, "fields", {}).get("request_id")
+        return line if identity is None or identity in line else f"{line} {identity}"
+
+
 def configure(form: Literal["text", "json"], level: int = logging.INFO) -> None:
     """Sends everything to standard error in the chosen form."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line has them, and each costs time
     for quiet in ("httpx", "httpcore", "asyncio", "PIL"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each form that is malformed; the answer says it

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from service.contract import images
 from service.problems import Code, ProblemError
 
 PNG, JPEG, WEBP, JSON = "image/png", "image/jpeg", "image/webp", "application/json"
@@ -20,7 +21,10 @@ LARGEST_SIDE = {JPEG: 65_535, WEBP: 16_383}
 """What the format itself allows; PNG has no limit that matters."""
 
 
-@lru_cache(maxsize=128)
+MOST_ACCEPTED = 1000
+"""Characters of an Accept header; a browser sends some 150."""
+
+
 def negotiate(accept: str | None, default: str, offered: tuple[str, ...]) -> str:
     """The format to answer in, as the Accept header says; where it leaves a choice, `default`, then PNG.
 
@@ -29,6 +33,13 @@ def negotiate(accept: str | None, default: str, offered: tuple[str, ...]) -> str
     """
     if not accept:
         return default
+    if len(accept) > MOST_ACCEPTED:
+        raise ProblemError(Code.NOT_ACCEPTABLE, f"Accept is {len(accept):,} characters long; at most {MOST_ACCEPTED:,} are read.")
+    return _negotiate(accept, default, offered)
+
+
+@lru_cache(maxsize=128)
+def _negotiate(accept: str, default: str, offered: tuple[str, ...]) -> str:
     ranked = sorted(offered, key=lambda kind: (kind == default, kind == PNG, kind == JPEG))  # mimeparse wants the best last
     try:
         chosen = str(mimeparse.best_match(ranked, accept.lower()))
@@ -45,7 +56,7 @@ def encode(pixels: np.ndarray, media_type: str = PNG, xmp: bytes | None = None) 
     Args:
         xmp: a packet of metadata to carry along, UTF-8.
     """
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image = images.picture(pixels)
     buffer = io.BytesIO()
     if media_type == JPEG:
         if image.mode == "RGBA":

@@ -19,7 +19,7 @@ prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # 
 
 
 class Metrics:
-    """The series that the API's page names."""
+    """The server's series; docs/operations.md lists them."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

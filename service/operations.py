@@ -65,11 +65,13 @@ async def home() -> Response:
     return RedirectResponse("/docs")
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Does the process turn")
 async def live() -> Live:
     return Live(status="live")
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", response_model=Ready, responses={503: {"model": Ready}}, summary="Is every model that was asked for served")
 async def ready(request: Request) -> Response:
     """200 when what `ATELIER_LOAD` and `ATELIER_PROVIDER` ask for is loaded and warm, else 503; the body says what is missing."""
@@ -109,13 +111,15 @@ async def list_models(request: Request) -> Catalogue:
 
 
 @router.get(
-    "/v1/models/{name}", response_model_exclude_none=True, responses=problems.documented(404, 422), summary="Show one model's manifest"
+    "/v1/models/{name}", response_model_exclude_none=True, responses=problems.documented(404, 422, 503), summary="Show one model's manifest"
 )
 async def show_model(request: Request, name: str) -> Manifest:
     store: Store = request.app.state.store
+    if name not in store.models and name in store.failures:
+        raise ProblemError(Code.MODEL_UNAVAILABLE, f"{name} is not served: {store.failures[name]}.", retry_after=5)
     if name not in store.models:
         known = ", ".join(sorted(store.models)) or "none"
-        raise ProblemError(Code.UNKNOWN_MODEL, f"There is no model {name}; there is: {known}.")
+        raise ProblemError(Code.UNKNOWN_MODEL, f"There is no model {name[:80]}; there is: {known}.")
     return store.models[name].manifest
 
 
@@ -123,17 +127,17 @@ class Work(BaseModel):
     """How far a request is."""
 
     state: Literal["reading", "queued", "running", "finishing"]
-    position: int = Field(description="items that stood before it when it was queued; 0 once it runs")
+    position: int = Field(description="items that stand before it; 0 once it runs")
     done: int = Field(description="of its items, such as pictures or tiles")
     total: int
 
 
-@router.get("/v1/requests/{id}", responses=problems.documented(401, 404, 422, 429), summary="Show how far a request is")
+@router.get("/v1/requests/{id:path}", responses=problems.documented(401, 404, 422, 429), summary="Show how far a request is")
 async def show_request(request: Request, id: str) -> Work:
     """For progress bars: send a request with an `X-Request-Id` of your own, and ask for that while it is in work."""
     call: Call | None = request.app.state.working.get(id)
     if call is None:
-        raise ProblemError(Code.NOT_FOUND, f"No request {id} is in work.")
+        raise ProblemError(Code.NOT_FOUND, f"No request {id[:128]} is in work.")
     state, position, done, total = call.progress()
     return Work.model_validate({"state": state, "position": position, "done": done, "total": total})
 

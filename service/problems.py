@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
@@ -15,8 +14,8 @@ from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 20
-
-logger = logging.getLogger("atelier")
+MOST_ECHOED = 200
+"""Characters of what a caller sent, or of what is said of it, in one error of many."""
 
 
 class Code(StrEnum):
@@ -116,13 +115,17 @@ def from_validation(error: ValidationError) -> ProblemError:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     errors = [
         FieldProblem(
-            loc=["body", *(step for step in one["loc"] if "[" not in str(step))],  # pydantic names the arms of a union there
-            msg=one["msg"].removeprefix("Value error, "),
+            loc=["body", *(_cut(step) for step in one["loc"] if "[" not in str(step))],  # pydantic names the arms of a union there
+            msg=one["msg"].removeprefix("Value error, ")[:MOST_ECHOED],
         )
         for one in found[:MOST_ERRORS]
     ]
     first = errors[0]
     return ProblemError(Code.INVALID_REQUEST, f"{'.'.join(map(str, first.loc))}: {first.msg}", errors=errors)
+
+
+def _cut(step: str | int) -> str | int:
+    return step[:MOST_ECHOED] if isinstance(step, str) else step
 
 
 def response(error: ProblemError, instance: str, path: str) -> Response:

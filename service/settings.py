@@ -15,7 +15,7 @@ class SettingsError(ValueError):
 
 
 class Settings(BaseSettings):
-    """The server's settings; docs/settings in the README lists them with their meaning."""
+    """The server's settings; the README lists them with their meaning."""
 
     model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, extra="ignore")
 
@@ -48,16 +48,23 @@ class Settings(BaseSettings):
     @field_validator("load", "cors_origins", "api_keys", "admin_keys", mode="before")
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        parts = tuple(part.strip() for part in value.split(",") if part.strip())
+        if value.strip() and not parts:
+            raise ValueError("has nothing between its commas")
+        return parts
 
     @field_validator("api_keys_file", "admin_keys_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None:
             try:
-                value.read_text()
+                keys = _keys(value)
             except (OSError, UnicodeDecodeError) as error:
                 raise ValueError(f"cannot be read ({getattr(error, 'strerror', None) or 'not text'})") from error
+            if not keys:
+                raise ValueError("has no key in it, and the server would be open to all; leave the variable out if it is to be")
         return value
 
     @field_validator("rate_limit")
@@ -65,9 +72,11 @@ class Settings(BaseSettings):
     def _rate(cls, value: str | None) -> str | None:
         if value is not None:
             try:
-                limits.parse(value)
+                rate = limits.parse(value)
             except ValueError as error:
                 raise ValueError("is no rate; a rate is such as 10/second, 100/minute or 5000/hour") from error
+            if rate.amount < 1:
+                raise ValueError("would refuse everybody; unset, it refuses nobody")
         return value or None
 
     @model_validator(mode="after")
@@ -75,9 +84,13 @@ class Settings(BaseSettings):
         for name in ("api_keys", "admin_keys"):
             path: Path | None = getattr(self, f"{name}_file")
             if path is not None:
-                keys = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+                keys = _keys(path)
                 object.__setattr__(self, name, (*getattr(self, name), *keys))  # frozen from here on
         return self
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
 
 
 def read(**overrides: Any) -> Settings:

@@ -84,14 +84,49 @@ def fit(image: Image.Image, to: Fit) -> np.ndarray:
     return pixels.reshape(to.height, to.width, to.channels)
 
 
-def _contain(image: Image.Image, to: Fit) -> Image.Image:
-    width, height = image.size
+def unfit(pixels: np.ndarray, width: int, height: int, to: Fit) -> np.ndarray:
+    """What a model made of a fitted picture, at the size that the picture had: the way back of `fit`.
+
+    Args:
+        pixels: uint8 (to.height, to.width, channels).
+
+    Returns:
+        uint8 (height, width, channels).
+    """
+    if (width, height) == (to.width, to.height):
+        return pixels
+    image = picture(pixels)
+    if to.mode == "contain":
+        left, top, inner_width, inner_height = _inside(width, height, to)
+        image = image.crop((left, top, left + inner_width, top + inner_height))
+    made = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), np.uint8)
+    return made.reshape(height, width, -1)
+
+
+def whole(image: Image.Image, channels: int) -> np.ndarray:
+    """A decoded picture at its own size, uint8 (height, width, channels); alpha is composited on white unless there are 4 channels."""
+    pixels = np.asarray(_with_channels(image, channels), np.uint8)
+    return pixels.reshape(image.height, image.width, channels)
+
+
+def picture(pixels: np.ndarray) -> Image.Image:
+    """uint8 (height, width, 1, 3 or 4) as a picture in mode L, RGB or RGBA."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _inside(width: int, height: int, to: Fit) -> tuple[int, int, int, int]:
+    """Where a picture comes to lie that is scaled to fit inside: left, top, width, height."""
     scale = min(to.width / width, to.height / height)
-    inner = (min(to.width, max(1, round(width * scale))), min(to.height, max(1, round(height * scale))))
+    inner_width, inner_height = min(to.width, max(1, round(width * scale))), min(to.height, max(1, round(height * scale)))
+    return (to.width - inner_width) // 2, (to.height - inner_height) // 2, inner_width, inner_height
+
+
+def _contain(image: Image.Image, to: Fit) -> Image.Image:
+    left, top, width, height = _inside(*image.size, to)
     fill: Any = to.fill if image.mode == "L" else (to.fill,) * 3 + (255,) * (image.mode == "RGBA")
-    whole = Image.new(image.mode, (to.width, to.height), fill)
-    whole.paste(image.resize(inner, Image.Resampling.BICUBIC), ((to.width - inner[0]) // 2, (to.height - inner[1]) // 2))
-    return whole
+    canvas = Image.new(image.mode, (to.width, to.height), fill)
+    canvas.paste(image.resize((width, height), Image.Resampling.BICUBIC), (left, top))
+    return canvas
 
 
 def _with_channels(image: Image.Image, channels: int) -> Image.Image:

@@ -119,6 +119,9 @@ class Manifest(Part):
         classes: the names of the classes, by their number; empty without any.
         largest_batch: the most items that one run of a graph takes.
         largest_picture: the most pixels that a picture may have, beyond the service's own limit.
+        large: how a task that gives a picture of the input's size treats one of another size than the graph's: `resize` it
+            there and back, or run `tile`s that overlap, for graphs in which a pixel depends on what is near.
+        margin: pixels at a tile's edge, next to other tiles, that are not used.
     """
 
     schema_version: Literal[1] = 1
@@ -137,6 +140,8 @@ class Manifest(Part):
     classes: tuple[str, ...] = ()
     largest_batch: int = Field(default=64, ge=1)
     largest_picture: int | None = Field(default=None, ge=1)
+    large: Literal["resize", "tile"] = "resize"
+    margin: int = Field(default=0, ge=0)
     opset: int
     training: Training
     metrics: dict[str, Metric] = Field(default_factory=dict)
@@ -147,6 +152,8 @@ class Manifest(Part):
             for role, graph in roles.items():
                 if graph not in self.graphs:
                     raise ValueError(f"task {task} gives the role {role} to {graph}, which is not among the graphs")
+        if self.large == "tile" and (self.fit is None or 2 * self.margin >= min(self.fit.height, self.fit.width)):
+            raise ValueError(f"tiles with a margin of {self.margin} would have nothing in their middle")
         for task in self.default_for:
             if task not in self.tasks:
                 raise ValueError(f"default for {task}, which is not among the tasks")
@@ -170,7 +177,8 @@ class Manifest(Part):
     @property
     def digest(self) -> str:
         """SHA-256 over all that changes an answer; descriptions, metrics and defaults are outside it."""
-        answering = self.model_dump(mode="json", include={"tasks", "graphs", "fit", "latent_dimension", "classes", "largest_picture"})
+        names = {"tasks", "graphs", "fit", "latent_dimension", "classes", "largest_picture"}
+        answering = self.model_dump(mode="json", include=names | ({"large", "margin"} if self.large == "tile" else set()))
         return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
 
     def picture_size(self, task: str, role: str) -> tuple[int, int]:

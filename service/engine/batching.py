@@ -9,6 +9,8 @@ never changes an answer: every row of a graph's output depends on its own row of
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -67,7 +69,6 @@ class Job:
     Attributes:
         size, taken: its rows, and how many of them have run.
         deadline: on the clock of `time.perf_counter`; what has not begun by then never does.
-        ahead: rows that stood before it when it came.
     """
 
     inputs: Arrays
@@ -75,7 +76,6 @@ class Job:
     future: asyncio.Future[Outcome]
     arrived: float
     deadline: float | None
-    ahead: int
     taken: int = 0
     started: float | None = None
     ran: float = 0.0
@@ -102,6 +102,7 @@ class Batcher:
         lost: is called, on the event loop, when that did not help.
 
     Attributes:
+        session: nothing while a broken one is being replaced, and once the batcher is closed and its last run is over.
         healthy: false while a broken session is being replaced, and for good where that failed.
     """
 
@@ -115,10 +116,12 @@ class Batcher:
         reopen: Callable[[], Session] | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> None:
-        self.session, self.most, self.limit, self.seconds = session, most, limit, seconds
+        self.session: Session | None = session
+        self.most, self.limit, self.seconds = most, limit, seconds
+        self.file, self.provider = session.graph.file, session.provider
         self.healthy = True
         self._observer, self._reopen, self._lost = observer, reopen, lost
-        self._thread = ThreadPoolExecutor(1, f"session-{session.graph.file}", initializer=step_back)
+        self._thread = ThreadPoolExecutor(1, f"session-{self.file}", initializer=step_back)
         self._lock = threading.Lock()  # of all below, which the event loop and the thread change
         self._queue: deque[Job] = deque()
         self._rows = 0
@@ -137,9 +140,11 @@ class Batcher:
         """Rows waiting or running."""
         return self._rows
 
-    def wait(self) -> float:
-        """Seconds until what is queued now will have run, from the measured time of a row."""
-        return self._seconds_per_row * self._rows
+    def ahead(self, job: Job) -> int:
+        """Rows that stand before a job now."""
+        with self._lock:
+            before = itertools.takewhile(lambda other: other is not job, self._queue)
+            return sum(other.size - other.taken for other in before)
 
     def check_room(self, rows: int) -> None:
         """Refuses a request before any work is done for it.
@@ -151,7 +156,7 @@ class Batcher:
         if self._closed:
             raise Closed("the model was closed")
         if self._rows and self._rows + rows > self.limit:
-            raise QueueFull(self._rows, self.wait())
+            raise QueueFull(self._rows, self._seconds_per_row * self._rows)
 
     async def run(self, inputs: Arrays, deadline: float | None = None, watch: Callable[[Job], None] | None = None) -> Outcome:
         """Runs the rows of one request, together with whatever else is queued.
@@ -170,7 +175,7 @@ class Batcher:
         size = len(next(iter(inputs.values())))
         self.check_room(size)
         loop = asyncio.get_running_loop()
-        job = Job(inputs, size, loop.create_future(), time.perf_counter(), deadline, self._rows)
+        job = Job(inputs, size, loop.create_future(), time.perf_counter(), deadline)
         with self._lock:
             self._queue.append(job)
             self._rows += size
@@ -179,12 +184,16 @@ class Batcher:
             self._thread.submit(self._work, loop)
         if watch is not None:
             watch(job)
+        timer = None if deadline is None else loop.call_later(deadline - job.arrived, self._drop, job)
         try:
             return await job.future
         except asyncio.CancelledError:
             if self._leave(job) and job.started is None and self._observer:
                 self._observer.cancelled()
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def close(self) -> None:
         """Fails what still waits and lets the thread end after its present run."""
@@ -194,7 +203,14 @@ class Batcher:
             self._queue.clear()
             self._rows = 0
         _answer([(job, Closed("the model was closed")) for job in left])
+        with contextlib.suppress(RuntimeError):  # closed before
+            self._thread.submit(self._release)
         self._thread.shutdown(wait=False)
+
+    def _drop(self, job: Job) -> None:
+        """The deadline has come of what waits: it makes room."""
+        if job.started is None and self._leave(job):
+            _answer([(job, DeadlinePassed("the deadline passed in the queue"))])
 
     def _leave(self, job: Job) -> bool:
         """Takes a job out of the queue; false if it was out already."""
@@ -209,43 +225,39 @@ class Batcher:
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Runs what is queued until nothing is."""
-        while True:
-            batch, late = self._take()
-            if late:
-                loop.call_soon_threadsafe(_answer, late)
-            if batch is None:
-                return
-            if not batch:
-                continue
-            started = time.perf_counter()
-            try:
-                outputs = self._run(batch)
-            except Exception as error:
-                answers: list[Answer] = [(job, error) for job, _, _ in batch if self._leave(job)]
-                loop.call_soon_threadsafe(_answer, answers)
-                if isinstance(error, SessionBroken):
-                    self._replace(str(error), loop)
-            else:
-                took = time.perf_counter() - started
-                self._suspect = False
-                self._observe(batch, took)
-                loop.call_soon_threadsafe(_answer, self._share(batch, outputs, took))
+        try:
+            while batch := self._take():
+                self._turn(batch, loop)
+        except BaseException as error:  # nothing may go wrong here; if it does, nobody waits for ever
+            logger.critical("%s: its thread failed", self.file, exc_info=error)
+            self._give_up(f"its thread failed ({error!r})", loop)
 
-    def _take(self) -> tuple[list[Part] | None, list[Answer]]:
-        """The next rows, first come first served, and the requests whose deadline has passed; no list of rows when nothing is queued."""
+    def _turn(self, batch: list[Part], loop: asyncio.AbstractEventLoop) -> None:
+        """One run, and what follows from it."""
+        started = time.perf_counter()
+        try:
+            outputs = self._run(batch)
+            took = time.perf_counter() - started
+            answers = self._share(batch, outputs, took)
+            self._observe(batch, took)
+        except Exception as error:
+            for job, _, _ in batch:
+                self._leave(job)
+            loop.call_soon_threadsafe(_answer, [(job, error) for job, _, _ in batch])
+            if isinstance(error, SessionBroken):
+                self._replace(str(error), loop)
+            return
+        self._suspect = False
+        loop.call_soon_threadsafe(_answer, answers)
+
+    def _take(self) -> list[Part]:
+        """The next rows, first come first served; none when nothing is queued."""
         batch: list[Part] = []
-        late: list[Answer] = []
         with self._lock:
-            if not self._queue or self._closed:
-                self._awake = False
-                return None, late
             room, now = self._rows_of_a_run(), time.perf_counter()
-            for job in list(self._queue):
+            for job in () if self._closed else self._queue:
                 if job.started is None and job.deadline is not None and job.deadline <= now:
-                    self._queue.remove(job)
-                    self._rows -= job.size
-                    late.append((job, DeadlinePassed("the deadline passed in the queue")))
-                    continue
+                    continue  # `_drop` comes for it
                 rows = min(room, job.size - job.taken)
                 batch.append((job, job.taken, job.taken + rows))
                 if job.started is None:
@@ -253,7 +265,8 @@ class Batcher:
                 room -= rows
                 if room == 0:
                     break
-        return batch, late
+            self._awake = bool(batch)
+        return batch
 
     def _rows_of_a_run(self) -> int:
         if self.seconds is None or self._seconds_per_row == 0:
@@ -261,6 +274,7 @@ class Batcher:
         return max(1, min(self.most, round(self.seconds / self._seconds_per_row)))
 
     def _run(self, batch: Sequence[Part]) -> dict[str, np.ndarray]:
+        assert self.session is not None
         if len(batch) == 1:
             (job, first, last) = batch[0]
             return self.session.run({name: array[first:last] for name, array in job.inputs.items()})
@@ -277,7 +291,8 @@ class Batcher:
             if job.taken == job.size and self._leave(job):
                 assert job.started is not None
                 answers.append((job, Outcome(_join(job.parts), job.started - job.arrived, job.ran)))
-        self._seconds_per_row += 0.2 * (took / row - self._seconds_per_row)
+        weight = 0.2 if self._seconds_per_row else 1.0
+        self._seconds_per_row += weight * (took / row - self._seconds_per_row)
         return answers
 
     def _observe(self, batch: Sequence[Part], took: float) -> None:
@@ -290,8 +305,8 @@ class Batcher:
 
     def _replace(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
         """Puts a new session in the place of one that a run broke; the second time without a good run between, it is lost."""
-        self.healthy = False
-        logger.error("%s: the session broke (%s)", self.session.graph.file, why)
+        self.healthy, self.session = False, None  # its memory may be what the new one needs
+        logger.error("%s: the session broke (%s)", self.file, why)
         if self._reopen is None or self._suspect:
             self._give_up(why, loop)
             return
@@ -301,7 +316,7 @@ class Batcher:
             self._give_up(f"{why}; opened again, {error}", loop)
             return
         self._suspect, self.healthy = True, True
-        logger.warning("%s: opened again", self.session.graph.file)
+        logger.warning("%s: opened again", self.file)
 
     def _give_up(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
         def lose() -> None:
@@ -309,8 +324,12 @@ class Batcher:
                 self._lost(why)
             self.close()
 
-        self._closed = True
+        self._closed, self.healthy = True, False
         loop.call_soon_threadsafe(lose)
+
+    def _release(self) -> None:
+        """The last thing that the thread does."""
+        self.session = None
 
 
 def _answer(answers: Sequence[Answer]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -83,15 +82,11 @@ class Model:
 
     @property
     def provider(self) -> str:
-        return next(iter(self.batchers.values())).session.provider
+        return next(iter(self.batchers.values())).provider
 
     @property
     def healthy(self) -> bool:
         return all(batcher.healthy for batcher in self.batchers.values())
-
-    def batcher(self, task: str, role: str) -> Batcher:
-        """The batcher of the graph that plays a role in a task, such as the `decoder` of `generate`."""
-        return self.batchers[self.manifest.tasks[task][role]]
 
     def identity(self, task: str) -> str:
         """`task/name@` and the first 12 of the digest: what `X-Model` says."""
@@ -256,7 +251,7 @@ class Store:
         if wanted is None:
             failed = "".join(f"; {failure}" for failure in self.failures.values())
             raise ModelUnavailable(f"{task} has no default model (by name there is: {known}){failed}")
-        raise UnknownModel(f"{wanted!r} does not serve {task}; there is: {known}")
+        raise UnknownModel(f"{wanted[:80]!r} does not serve {task}; there is: {known}")
 
     def close(self) -> None:
         for model in self.models.values():
@@ -302,7 +297,8 @@ class _Reading:
             return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
         except OSError as error:
             self._fail(str(root), f"ATELIER_MODELS={root} cannot be read: {error.strerror}", blocks=True)
-            self.models = dict(self.before)
+            shelf = self.store.shelf
+            self.models, self.defaults, self.claims_unknown = dict(shelf.models), dict(shelf.defaults), shelf.claims_unknown
             return []
 
     def _load(self, folder: Path) -> None:
@@ -368,7 +364,7 @@ class _Reading:
             if earlier is not None and earlier.healthy and (earlier.digest, earlier.most) == (manifest.digest, most):
                 self.described[earlier] = manifest
                 return earlier
-            opened = {name: self._session(folder / graph.file, graph, placement, manifest, most) for name, graph in manifest.graphs.items()}
+            opened = {name: _open(folder / graph.file, graph, placement, manifest, most) for name, graph in manifest.graphs.items()}
         except SessionError as error:
             raise LoadError(f"{folder.name}/{error}", bool(wanted) or isinstance(error, ProviderMissing)) from error
         batchers = {
@@ -378,21 +374,12 @@ class _Reading:
                 self.settings.queue_limit,
                 CPU_RUN_SECONDS if session.provider == "cpu" else None,
                 self.store.observer(folder.name, name),
-                partial(self._reopened, folder / session.graph.file, session.graph, placement, manifest, most),
+                partial(_reopen, folder / session.graph.file, session.graph, placement, manifest, most),
                 partial(self.store.lose, folder.name),
             )
             for name, (session, _) in opened.items()
         }
         return Model(manifest, batchers, {name: warmed for name, (_, warmed) in opened.items()}, most)
-
-    def _reopened(self, *arguments: Any) -> Session:
-        return self._session(*arguments)[0]
-
-    def _session(self, path: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int) -> tuple[Session, list[int]]:
-        session = Session(path, graph, placement)
-        sizes = sorted({1, most} if session.provider == "cpu" else range(1, most + 1))
-        _warm(session, sizes, len(manifest.classes))
-        return session, sizes
 
     def _check_tasks(self, where: str, manifest: Manifest) -> None:
         blocks = bool(self.settings.load)
@@ -415,6 +402,20 @@ class _Reading:
                         f"but {roles[name]} takes {sorted(found[0])} and gives {sorted(found[1])}",
                         blocks,
                     )
+
+
+def _open(path: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int) -> tuple[Session, list[int]]:
+    """A warm session of a graph whose file was checked, and the batch sizes that it was warmed with."""
+    session = Session(path, graph, placement)
+    sizes = sorted({1, most} if session.provider == "cpu" else range(1, most + 1))
+    _warm(session, sizes, len(manifest.classes))
+    return session, sizes
+
+
+def _reopen(path: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int) -> Session:
+    """Another session of the same graph, if its file is still the same."""
+    _check_file(path, graph)
+    return _open(path, graph, placement, manifest, most)[0]
 
 
 def _check_file(path: Path, graph: Graph) -> None:

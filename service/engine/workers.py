@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from service.engine.batching import QueueFull
+from service.engine.batching import DeadlinePassed, QueueFull
 from service.engine.session import step_back
 
 Result = TypeVar("Result")
@@ -39,15 +39,25 @@ class Workers:
         if self.waiting >= self.limit:
             raise QueueFull(self.waiting, self._seconds * self.waiting / self.threads)
 
-    async def run(self, function: Callable[[], Result]) -> tuple[Result, float]:
+    async def run(self, function: Callable[[], Result], deadline: float | None = None) -> tuple[Result, float]:
         """Runs it in one of the threads; what it gives, and the seconds that it took. What its caller left before it began is
-        never done."""
+        never done, nor what has not begun by its deadline, on the clock of `time.perf_counter`.
+
+        Raises:
+            DeadlinePassed: it had not begun.
+        """
+
+        def work() -> tuple[Result, float]:
+            if deadline is not None and time.perf_counter() >= deadline:
+                raise DeadlinePassed("the deadline passed before a thread was free")
+            return timed(function)
+
         self.waiting += 1
         try:
-            result, seconds = await asyncio.get_running_loop().run_in_executor(self._pool, timed, function)
+            result, seconds = await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self.waiting -= 1
-        self._seconds += 0.2 * (seconds - self._seconds)
+        self._seconds += (0.2 if self._seconds else 1.0) * (seconds - self._seconds)
         return result, seconds
 
     def close(self) -> None:

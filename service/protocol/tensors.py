@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from service.problems import from_validation, invalid
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 DATATYPES = {"uint8": "UINT8", "int32": "INT32", "int64": "INT64", "float32": "FP32"}
+_LENGTH = re.compile("[0-9]{1,12}")
 _BOUNDS = {"uint8": (0, 255), "int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 
 
@@ -81,7 +84,7 @@ def parse(content: bytes, header_length: str | None, inputs: tuple[Port, ...], o
     Raises:
         ProblemError: 422, whatever does not fit.
     """
-    if header_length is not None and not (header_length.isdigit() and int(header_length) <= len(content)):
+    if header_length is not None and not (_LENGTH.fullmatch(header_length) and int(header_length) <= len(content)):
         raise invalid(["header", HEADER_LENGTH], f"{header_length[:40]} is not a length within the body")
     head = len(content) if header_length is None else int(header_length)
     try:
@@ -131,12 +134,12 @@ def _arrays(request: InferenceRequest, binary: memoryview, ports: dict[str, Port
 def _from_json(tensor: InputTensor, port: Port, place: list[str | int]) -> np.ndarray:
     if tensor.data is None:
         raise invalid(place, "has neither data nor binary_data_size")
-    try:
-        values = np.array(tensor.data)
-    except ValueError as error:
-        raise invalid([*place, "data"], "is nested unevenly") from error
-    if values.dtype.kind not in "iuf" or values.size != math.prod(tensor.shape):
-        raise invalid([*place, "data"], f"is not {math.prod(tensor.shape)} numbers")
+    numbers = _flat(tensor.data, place)
+    if len(numbers) != math.prod(tensor.shape):
+        raise invalid([*place, "data"], f"has {len(numbers)} numbers, not {math.prod(tensor.shape)}")
+    values = np.array(numbers)
+    if values.dtype.kind not in "iuf":
+        raise invalid([*place, "data"], "has numbers that are too large")
     if port.dtype in _BOUNDS:
         low, high = _BOUNDS[port.dtype]
         if values.dtype.kind == "f" or (values < low).any() or (values > high).any():
@@ -144,6 +147,17 @@ def _from_json(tensor: InputTensor, port: Port, place: list[str | int]) -> np.nd
     elif (np.abs(values) > np.finfo(np.float32).max).any():
         raise invalid([*place, "data"], "has values that are no FP32")
     return values.astype(port.dtype).reshape(tensor.shape)
+
+
+def _flat(data: list[Any], place: list[str | int]) -> list[int | float]:
+    """The numbers of a list, flat or nested evenly, in row-major order; NumPy is not let near anything else, which it might make huge."""
+    while data and isinstance(data[0], list):
+        if not all(isinstance(row, list) and len(row) == len(data[0]) for row in data):
+            raise invalid([*place, "data"], "is nested unevenly")
+        data = list(chain.from_iterable(data))
+    if not set(map(type, data)) <= {int, float}:
+        raise invalid([*place, "data"], "is not of numbers alone")
+    return data
 
 
 def _from_binary(tensor: InputTensor, port: Port, content: memoryview, size: int, place: list[str | int]) -> np.ndarray:

@@ -7,4 +7,4 @@ from types import ModuleType
 from service.tasks import digits, embed, generate, reconstruct
 
 TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct)
-"""Each offers TASK (its name), ROLES (the graphs it wants), Request, Answer and router."""
+"""Each offers TASK (its name), ROLES (the graphs it wants), REQUEST (its body) and router."""

@@ -73,6 +73,26 @@ def test_a_bad_setting_stops_the_start_with_one_line(name: str, value: str) -> N
     assert "cuda" in lines[0] or "allowed: " in lines[0] or "json" in lines[0]
 
 
+@pytest.mark.parametrize("name", ["API_KEYS", "ADMIN_KEYS", "LOAD"])
+def test_a_list_of_nothing_stops_the_start(name: str) -> None:
+    result = run(**{f"ATELIER_{name}": " , "})
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1)
+    assert f"ATELIER_{name}" in result.stderr
+
+
+def test_keys_that_were_not_mounted_leave_no_server_open(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\n")
+    result = run(ATELIER_API_KEYS_FILE=str(tmp_path / "keys"))
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1)
+    assert "has no key in it" in result.stderr
+
+
+def test_a_rate_of_none_is_refused() -> None:
+    result = run(ATELIER_RATE_LIMIT="0/minute")
+    assert result.returncode == 2
+    assert "refuse everybody" in result.stderr
+
+
 def test_a_port_in_use_is_said(server: Server) -> None:
     result = run(ATELIER_PORT=server.url.rpartition(":")[2])
     assert result.returncode == 3
@@ -110,7 +130,7 @@ def test_stopped_by_a_signal_it_exits_with_0(start: Callable[..., Server]) -> No
 
 def test_run_writes_digits_to_a_picture(tmp_path: Path) -> None:
     out = tmp_path / "out.png"
-    result = run("run", "digits", "2026", "--seed", "3", "-o", str(out))
+    result = run("run", "digits", "2026", "--seed", "3", "-o", str(out), ATELIER_API_KEYS="secret", ATELIER_RATE_LIMIT="1/hour")
     assert (result.returncode, result.stderr) == (0, "")
     assert pixels(out.read_bytes()).shape == (28, 112)
 

@@ -15,7 +15,7 @@ from support import MODELS
 
 from service.contract.manifest import Manifest, read
 from service.engine import latents
-from service.engine.batching import Batcher, Closed, DeadlinePassed, Outcome, QueueFull
+from service.engine.batching import Batcher, Closed, DeadlinePassed, Job, Outcome, QueueFull
 from service.engine.session import NICENESS, Placement, Session, SessionBroken, SessionError, usable_cores
 from service.engine.workers import Workers
 
@@ -143,6 +143,40 @@ def test_what_has_not_begun_by_its_deadline_never_does(session: Session) -> None
     asyncio.run(main())
 
 
+def test_a_deadline_in_the_queue_is_kept_and_makes_room(session: Session) -> None:
+    async def main() -> None:
+        free = _held(session)
+        batcher = Batcher(session, most=1, limit=12)
+        first = asyncio.create_task(batcher.run(inputs(1)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(DeadlinePassed):  # while the run before it is still held
+            await batcher.run(inputs(11), time.perf_counter() + 0.05)
+        assert (batcher.rows, first.done()) == (1, False)
+        second = asyncio.create_task(batcher.run(inputs(11), time.perf_counter() + 60))
+        await asyncio.sleep(0)
+        free.set()
+        await asyncio.gather(first, second)
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_how_much_stands_before_a_request(session: Session) -> None:
+    async def main() -> None:
+        free = _held(session)
+        batcher, jobs = Batcher(session, most=2, limit=100), list[Job]()
+        tasks = [asyncio.create_task(batcher.run(inputs(3, seed), watch=jobs.append)) for seed in range(3)]
+        await asyncio.sleep(0)
+        assert [batcher.ahead(job) for job in jobs] == [0, 3, 6]
+        free.set()
+        await tasks[0]
+        assert batcher.ahead(jobs[2]) <= 3
+        await asyncio.gather(*tasks)
+        batcher.close()
+
+    asyncio.run(main())
+
+
 class Watcher:
     def __init__(self) -> None:
         self.rows: list[int] = []
@@ -228,6 +262,35 @@ def test_a_session_that_does_not_open_again_is_lost(session: Session) -> None:
         assert lost == ["out of memory; opened again, decoder.onnx: gone"]
         with pytest.raises(Closed):
             await batcher.run(inputs(1))
+
+    asyncio.run(main())
+
+
+def test_a_fault_of_the_thread_itself_leaves_nobody_waiting(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        lost: list[str] = []
+        batcher = Batcher(session, most=1, limit=100, lost=lost.append)
+        monkeypatch.setattr(batcher, "_rows_of_a_run", lambda: 1 / 0)
+        results = await asyncio.gather(*(batcher.run(inputs(1, seed)) for seed in range(3)), return_exceptions=True)
+        assert all(isinstance(result, Closed) for result in results)
+        assert (batcher.healthy, len(lost)) == (False, 1)
+
+    asyncio.run(main())
+
+
+def test_a_run_whose_rows_cannot_be_handed_out_fails_its_requests(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    async def main() -> None:
+        batcher = Batcher(session, most=4, limit=100)
+        with monkeypatch.context() as patch:
+            patch.setattr("service.engine.batching._join", full)
+            results = await asyncio.gather(*(batcher.run(inputs(2, seed)) for seed in range(3)), return_exceptions=True)
+        assert all(isinstance(result, MemoryError) for result in results)
+        assert (await batcher.run(inputs(2))).outputs["images"].shape == (2, 28, 28, 1)
+        assert batcher.rows == 0
+        batcher.close()
 
     asyncio.run(main())
 
@@ -355,6 +418,21 @@ def test_workers_refuse_what_is_beyond_their_queue() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         assert done == [1]  # what its caller left was never done
         assert workers.waiting == 0
+        workers.close()
+
+    asyncio.run(main())
+
+
+def test_workers_do_not_begin_what_is_too_late() -> None:
+    async def main() -> None:
+        workers, done = Workers(1, 10), list[int]()
+        held = asyncio.create_task(workers.run(partial(time.sleep, 0.2)))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlinePassed):
+            await workers.run(partial(done.append, 1), time.perf_counter() + 0.05)
+        await held
+        await workers.run(partial(done.append, 2), time.perf_counter() + 60)
+        assert (done, workers.waiting) == ([2], 0)
         workers.close()
 
     asyncio.run(main())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -18,6 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import MODELS, Server, encoded
+
+from service.engine.session import SessionError
+from service.engine.store import Store
+from service.settings import Settings
+from service.tasks import TASKS
 
 Start = Callable[..., Server]
 
@@ -103,6 +110,26 @@ def test_a_deadline_passes_in_the_queue(start: Start) -> None:
         answer = server.client.post("/v1/digits", json={"digits": "1"}, headers={"X-Request-Timeout": "0.2"})
         assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
     assert server.metric("atelier_rejected_total", reason="deadline_exceeded") == 1
+
+
+def test_a_deadline_is_answered_when_it_comes(start: Start) -> None:
+    """Not when the request's turn has come: the runs before it take far longer."""
+    server = slow(start)
+    with busy(server):
+        answer = server.client.post("/v1/digits", json={"digits": "1"}, headers={"X-Request-Timeout": "0.05"})
+        depth = server.metric("atelier_queue_depth", model="cdcgan")
+    assert (answer.status_code, depth > 5) == (504, True)
+
+
+def test_a_deadline_holds_for_the_body_too(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection.putrequest("POST", "/v1/digits")
+    for name, value in (("Content-Type", "application/json"), ("Content-Length", "50"), ("X-Request-Timeout", "0.2")):
+        connection.putheader(name, value)
+    connection.endheaders(b"{")
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["code"]) == (504, "deadline_exceeded")
 
 
 def test_how_far_a_request_is(start: Start) -> None:
@@ -244,17 +271,48 @@ def test_reloads_under_load_disturb_nobody(start: Start, folders: Path) -> None:
     for caller in callers:
         caller.start()
     path = folders / "vae" / "manifest.json"
-    original = json.loads(path.read_text())
+    original, threads = json.loads(path.read_text()), list[int]()
     try:
-        for turn in range(10):
+        for turn in range(12):
             path.write_text(json.dumps(original | {"largest_picture": 10_000_000 + turn}))  # another digest
             assert reload(server)["replaced"] == ["vae"]
+            threads.append(len(os.listdir(f"/proc/{server.process.pid}/task")))
     finally:
         over.set()
         for caller in callers:
             caller.join()
     assert len(statuses) > 10
     assert set(statuses) == {200}
+    assert max(threads[6:]) <= max(threads[:6]) + 3, threads  # what was replaced is gone, its session's threads with it
+
+
+def test_a_folder_that_cannot_be_read_any_more_changes_nothing(start: Start, folders: Path) -> None:
+    server = start(ATELIER_MODELS=str(folders), ATELIER_ADMIN_KEYS="admin")
+    server.until_loaded()
+    shutil.copytree(MODELS / "autoencoder", folders / "autoencoder")
+    assert reload(server)["added"] == ["autoencoder"]
+    folders.rename(folders.with_name("elsewhere"))
+    assert "cannot be read" in str(reload(server)["failed"])
+    assert server.client.post("/v1/generate", json={}).json()["model"] == "vae"
+    default = [entry["name"] for entry in server.client.get("/v1/models").json()["models"] if entry["default"]]
+    assert default == ["vae", "cdcgan", "vae", "vae"]
+
+
+def test_a_session_is_opened_again_from_the_same_file_only(folders: Path) -> None:
+    """What lies in the folder by then may be another model, which an admin is about to load."""
+
+    async def main() -> None:
+        store = Store(Settings(models=folders), {task.TASK: task.ROLES for task in TASKS})
+        await store.load()
+        batcher = store.models["cdcgan"].batchers["decoder"]
+        assert batcher._reopen is not None
+        assert batcher._reopen().graph == store.models["cdcgan"].manifest.graphs["decoder"]
+        shutil.copy(MODELS / "cgan" / "decoder.onnx", folders / "cdcgan" / "decoder.onnx")
+        with pytest.raises(SessionError, match="damaged or half-written"):
+            batcher._reopen()
+        store.close()
+
+    asyncio.run(main())
 
 
 def test_a_stop_answers_what_was_accepted(start: Start) -> None:
@@ -328,8 +386,50 @@ def test_a_caller_that_leaves_in_the_middle_of_its_upload(server: Server) -> Non
     connection.putrequest("POST", "/v1/embed")
     connection.putheader("Content-Type", "multipart/form-data; boundary=x")
     connection.putheader("Content-Length", "1000000")
+    connection.putheader("X-Request-Id", "left")
     connection.endheaders(b"--x")
     connection.close()
-    time.sleep(0.2)
+    deadline = time.monotonic() + 20
+    while not (told := [line for line in server.log if "left" in line]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert " 499 " in told[0]
     assert server.client.get("/health/live").status_code == 200
     assert not any("Traceback" in line for line in server.log)
+
+
+def test_what_the_grace_time_does_not_suffice_for_is_told(start: Start) -> None:
+    server = start(ATELIER_GRACE_SECONDS="0.5", ATELIER_LOAD="cdcgan")
+    server.until_loaded()
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection.putrequest("POST", "/v1/digits")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", "50")
+    connection.endheaders(b"{")
+    time.sleep(0.2)
+    server.process.send_signal(signal.SIGTERM)
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["code"]) == (503, "model_unavailable")
+    assert server.process.wait(20) == 0
+    assert not any("Traceback" in line for line in server.log)
+
+
+def test_health_answers_head_too(server: Server) -> None:
+    for path in ("/health/live", "/health/ready"):
+        answer = server.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_compressed_bodies_are_told_so(server: Server) -> None:
+    answer = server.client.post("/v1/digits", content=b"x", headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_an_address_is_believed_of_trusted_proxies_only(start: Start) -> None:
+    server = start(ATELIER_RATE_LIMIT="2/hour", ATELIER_LOAD="cdcgan")
+    server.until_loaded()
+    statuses = [server.client.get("/v1/models", headers={"X-Forwarded-For": f"1.2.3.{turn}"}).status_code for turn in range(4)]
+    assert statuses == [200, 200, 429, 429]
+    behind = start(ATELIER_RATE_LIMIT="2/hour", ATELIER_LOAD="cdcgan", FORWARDED_ALLOW_IPS="127.0.0.1")
+    behind.until_loaded()
+    assert {behind.client.get("/v1/models", headers={"X-Forwarded-For": f"1.2.3.{turn}"}).status_code for turn in range(4)} == {200}

@@ -91,9 +91,11 @@ GOOD = {"name": "noise", "shape": [1, 16], "datatype": "FP32", "data": [0.0] * 1
         ({"shape": [1, 15]}, 422, "[n, 16]"),
         ({"shape": [0, 16], "data": []}, 422, "from 1 on"),
         ({"shape": []}, 422, "[n, 16]"),
-        ({"data": [0.0] * 15}, 422, "is not 16 numbers"),
+        ({"data": [0.0] * 15}, 422, "has 15 numbers, not 16"),
+        ({"data": [["x" * 100_000], *[[""]] * 1500]}, 422, "numbers alone"),
+        ({"data": [10**400] * 16}, 422, "too large"),
         ({"data": [[0.0] * 8, [0.0] * 7]}, 422, "nested unevenly"),
-        ({"data": ["a"] * 16}, 422, "is not 16 numbers"),
+        ({"data": ["a"] * 16}, 422, "numbers alone"),
         ({"data": [1e300] * 16}, 422, "no FP32"),
         ({"data": None}, 422, "neither data nor"),
         ({"parameters": {"binary_data_size": 64}}, 422, "64 bytes are due and 0 are there"),
@@ -114,6 +116,8 @@ def test_requests_that_do_not_fit(client: httpx.Client) -> None:
     assert client.post(url, json={"inputs": [GOOD, GOOD]}).status_code == 422
     assert client.post(url, json={"inputs": [GOOD], "outputs": [{"name": "sound"}]}).status_code == 422
     assert client.post(url, content=b"{}", headers={"Inference-Header-Content-Length": "99"}).status_code == 422
+    for length in (b"\xb2", b"9" * 5000):
+        assert client.post(url, content=b"{}", headers=[(b"Inference-Header-Content-Length", length)]).status_code == 422
     body, headers = binary([("noise", np.zeros((1, 16), np.float32), "FP32")])
     assert "follow the last tensor" in client.post(url, content=body + b"more", headers=headers).json()["detail"]
     nan = np.full((1, 16), np.nan, np.float32)
