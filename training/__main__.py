@@ -43,10 +43,11 @@ def _fit(options: argparse.Namespace) -> int:
     from training import recipes
     from training.job import RUNS, SMOKE_BATCH, Job
 
-    config = chosen(options, recipes.find(options.recipe))
+    recipe = recipes.find(options.recipe)
+    config = chosen(options, recipe)
     if options.smoke:
         config["batch_size"] = min(config["batch_size"], SMOKE_BATCH)
-    source = "drawn" if options.smoke else options.data
+    source = getattr(recipe, "SMOKE", "drawn") if options.smoke else options.data
     job = Job(options.recipe, source, options.image_size, options.channels, config, options.seed, options.smoke)
     runs, models = (RUNS / "smoke", RUNS / "smoke" / "models") if options.smoke else (RUNS, MODELS)
     out = options.out or models / options.recipe
@@ -130,7 +131,7 @@ def _data_of(folder: Path, source: str | None) -> Any:
     ports = [port for graph in manifest.graphs.values() for port in (*graph.inputs, *graph.outputs) if port.name == "images"]
     height, _, channels = ports[0].item
     dataset = data.load(source or manifest.training.data.source, height, channels)
-    if dataset.shape != ports[0].item:
+    if manifest.large == "resize" and dataset.shape != ports[0].item:
         raise TrainingError(f"--data {dataset.source} has pictures of {dataset.shape}, {manifest.name} is for {ports[0].item}.")
     return dataset
 

@@ -14,6 +14,7 @@ CAPTIONS = {
     "interpolation": "Ten ways from one latent to another.",
     "latent-maps": "Where test pictures lie in the latent space, and what is decoded there.",
     "losses": "Losses over the training.",
+    "translations": "Test pictures, four triples in a row: input, output, truth.",
     "nearest": "Twenty samples; below each the training picture nearest in features, and the one nearest in pixels.",
 }
 FILE, REPORT, PICTURES = "README.md", "report.json", "pictures"
@@ -39,6 +40,9 @@ MEANING = {
     "milliseconds_alone": "↓ inference, milliseconds, one picture alone",
     "neighbour_accuracy": "↑ test pictures whose five nearest training embeddings vote for their class, share",
     "reconstruction_psnr": "↑ PSNR of reconstructed test pictures, dB",
+    "translation_psnr": "↑ PSNR to the truth, dB",
+    "translation_feature_distance": "↓ distance to the truth on the maps of EfficientNet-Lite1, which is in no loss",
+    "translation_frechet": "↓ Fréchet distance to the true pictures on the pooled features of EfficientNet-Lite1 (no FID)",
 }
 
 

@@ -23,6 +23,7 @@ from training.data import Dataset
 from training.generation import MEASURED, Figures, flat, measure_digits, measure_generate
 from training.problems import TrainingError
 from training.served import Served, decoded, served
+from training.translating import SHEET, measure_translate
 
 
 def evaluate(
@@ -46,7 +47,7 @@ def evaluate(
         figures, details = asyncio.run(_measure(folder, drawn, data, url, set(manifest.tasks) & set(tasks or manifest.tasks), references))
         if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
             raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
-        _take(drawn, folder / card.PICTURES, replaced=() if tasks else MEASURED)
+        _take(drawn, folder / card.PICTURES, replaced=() if tasks else (*MEASURED, SHEET))
     found = {
         name: Metric(value=round(value, 6), reference=beside, reference_is=what, command=command)
         for name, (value, beside, what) in figures.items()
@@ -97,6 +98,7 @@ async def _measure(
         "generate": measure_generate,
         "embed": partial(_embed, references=references),
         "reconstruct": _reconstruct,
+        "translate": measure_translate,
     }
     async with served(folder, url) as model:
         for task, measure in measures.items():

@@ -53,17 +53,19 @@ def export(
         graphs = recipe.serving(config, data, trained)
         for variable in (variable for graph in graphs.values() for variable in graph.variables if math.prod(variable.shape) >= HALVED):
             variable.assign(keras.ops.convert_to_numpy(variable).astype(np.float16).astype(np.float32))
+        own = recipe.describe(config, data) if hasattr(recipe, "describe") else {}
+        fit = own.get("fit", data.fit)
         uploads = _uploads(data, fresh / "golden" / "uploads")
-        fitted = np.stack([images.fit(images.decode(upload), data.fit) for upload in uploads])
+        fitted = np.stack([images.fit(images.decode(upload), fit) for upload in uploads])
         np.savez_compressed(fresh / "golden" / "fitted.npz", fitted=fitted)
         declared = {name: _graph(name, model, fresh, fitted, len(data.classes)) for name, model in graphs.items()}
-        _samples(graphs, data, fresh / "samples.png")
+        _samples(recipe, config, graphs, data, fresh / "samples.png")
         earlier = _earlier(folder)
         if default_for is None:
             default_for = tuple(task for task in earlier.default_for if task in recipe.TASKS) if earlier else ()
         defaults = " ".join(["", "--default-for", *default_for]) if default_for else ""
         training = _training(recipe, config, data, run, f"{command} --out models/{folder.name}{defaults}")
-        described = _describe(recipe, data, folder.name, declared, training, default_for)
+        described = _describe(recipe, data, folder.name, declared, training, default_for, own)
         history.draw(run, fresh / card.PICTURES)
         described = _keep(earlier, folder, fresh, described)
         card.write(described, fresh)
@@ -75,25 +77,34 @@ def export(
 
 
 def _describe(
-    recipe: Recipe, data: Dataset, name: str, graphs: dict[str, Graph], training: Training, default_for: tuple[str, ...]
+    recipe: Recipe,
+    data: Dataset,
+    name: str,
+    graphs: dict[str, Graph],
+    training: Training,
+    default_for: tuple[str, ...],
+    own: dict[str, Any],
 ) -> Manifest:
     inputs = {port.name: port for graph in graphs.values() for port in graph.inputs}
+    fields: dict[str, Any] = {
+        "title": f"{recipe.ABOUT.title} ({data.title.split(' (')[0]})",
+        "description": recipe.ABOUT.description,
+        "fit": data.fit if "images" in inputs else None,
+    }
     return Manifest(
         name=name,
         version="1",
-        title=f"{recipe.ABOUT.title} ({data.title.split(' (')[0]})",
-        description=recipe.ABOUT.description,
         limits=recipe.ABOUT.limits,
         misuse=recipe.ABOUT.misuse,
         license="Apache-2.0",
         tasks={task: {role: graph for role, graph in roles.items() if graph in graphs} for task, roles in recipe.TASKS.items()},
         default_for=default_for,
         graphs=graphs,
-        fit=data.fit if "images" in inputs else None,
         latent_dimension=inputs["latents"].item[0] if "latents" in inputs else None,
         classes=data.classes if "labels" in inputs else (),
         opset=OPSET,
         training=training,
+        **{**fields, **own},
     )
 
 
@@ -301,8 +312,12 @@ def compare(name: str, expected: dict[str, np.ndarray], found: dict[str, np.ndar
             raise TrainingError(f"{name}.{key}: ONNX differs from Keras by {difference:.3g}, at most {allowed:.3g} is allowed.")
 
 
-def _samples(models: dict[str, keras.Model], data: Dataset, path: Path) -> None:
-    """A sheet: ten latents through the decoder (across the classes, where it has any), or pictures above their reconstructions."""
+def _samples(recipe: Recipe, config: Any, models: dict[str, keras.Model], data: Dataset, path: Path) -> None:
+    """A sheet: the recipe's own, or ten latents through the decoder (across the classes, where it has any), or pictures above their
+    reconstructions."""
+    if hasattr(recipe, "samples"):
+        Image.fromarray(recipe.samples(config, data, models)).save(path)
+        return
     decoder, random = models["decoder"], np.random.RandomState(1)
     if "labels" in decoder.input:
         columns = min(len(data.classes), 10)

