@@ -46,6 +46,7 @@ class Call:
     Attributes:
         headers: of the answer: `X-Model`, `X-Seed`.
         seconds: spent so far in each stage of `Server-Timing`.
+        always_marked: pictures say that a model made them, although the operator switched that off.
     """
 
     def __init__(self, request: Request) -> None:
@@ -56,6 +57,7 @@ class Call:
         self.headers: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.task = self.model_name = ""
+        self.always_marked = False
         self.deadline = _deadline(request)
         self._models: list[Model] = []
         self._job: Job | None = None
@@ -200,12 +202,13 @@ class Call:
         self._add("infer", outcome.ran)
         return outcome.outputs
 
-    async def run_whole(self, model: Model, task: str, role: str, pixels: np.ndarray) -> np.ndarray:
+    async def run_whole(self, model: Model, task: str, role: str, pixels: np.ndarray, **more: np.ndarray) -> np.ndarray:
         """Runs a graph from images to pictures of their size, its one output, on a picture of any size: resized or in tiles, as
         the manifest says.
 
         Args:
             pixels: uint8 (height, width, channels).
+            more: further inputs of the graph, for one item.
 
         Returns:
             uint8 (height, width, channels) of the same size.
@@ -216,14 +219,14 @@ class Call:
         fit, (height, width, _) = fit_of(model), pixels.shape
         if model.manifest.large == "resize":
             fitted = await self.work("decode", lambda: images.fit(images.picture(pixels), fit))
-            (made,) = (await self.run(model, task, role, images=fitted[None])).values()
+            (made,) = (await self.run(model, task, role, images=fitted[None], **_each(more, 1))).values()
             return await self.work("encode", partial(images.unfit, made[0], width, height, fit))
         grid = Grid(height, width, (fit.height, fit.width), model.manifest.margin)
         self.room_for(grid.rows.covered, grid.columns.covered, media.PNG)
         self._total, strips = grid.number, []
         for row in range(grid.rows.number):  # one after the other, so that small requests come between
             tiles = await self.work("decode", partial(grid.cut, pixels, row))
-            (made,) = (await self.run(model, task, role, images=tiles)).values()
+            (made,) = (await self.run(model, task, role, images=tiles, **_each(more, len(tiles)))).values()
             strips.append(await self.work("encode", partial(grid.strip, made, row)))
         return np.concatenate(strips)
 
@@ -273,7 +276,7 @@ class Call:
         return await self.work("encode", lambda: [media.encode_base64(picture, mark) for picture in pictures], pictures.size <= _SMALL)
 
     def _mark(self) -> bytes | None:
-        if not self.settings.provenance:
+        if not self.settings.provenance and not self.always_marked:
             return None
         return provenance.packet(provenance.Source.MODEL, self.headers["X-Model"])
 
@@ -321,6 +324,11 @@ def _deadline(request: Request) -> float | None:
     if not 0 < seconds < math.inf:
         raise invalid(["header", TIMEOUT_HEADER], f"{given[:40]} is not a number of seconds above 0")
     return float(request.state.started) + seconds
+
+
+def _each(inputs: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+    """Inputs of one item, for so many that share them."""
+    return {name: np.repeat(value[None], number, axis=0) for name, value in inputs.items()}
 
 
 def fit_of(model: Model) -> Fit:

@@ -75,12 +75,18 @@ def chosen(options: argparse.Namespace, recipe: Any) -> dict[str, Any]:
 
 def _export(options: argparse.Namespace) -> int:
     """A finished run's last checkpoint as a model: what `fit --resume` does when nothing is left to train."""
+    from training import recipes
     from training.job import RUNS, Job
 
     folder = RUNS / options.name
     job = Job.of_checkpoint(folder)
     models = RUNS / "smoke" / "models" if job.smoke else MODELS
-    return _run(job, folder, options.out or models / folder.name, options, overwrite=options.overwrite, source=options.data, resume=True)
+    out, serve = options.out or models / folder.name, {}
+    if options.direction is not None:
+        if "direction" not in getattr(recipes.find(job.recipe), "SERVING", ()):
+            raise TrainingError(f"--direction: {job.recipe} was trained in one direction, or has none.")
+        serve = {"direction": options.direction}
+    return _run(job, folder, out, options, overwrite=options.overwrite, source=options.data, serve=serve, resume=True)
 
 
 def _run(job: Any, folder: Path, out: Path, options: argparse.Namespace, *, overwrite: bool = False, **more: Any) -> int:
@@ -212,6 +218,7 @@ def parser(given: list[str]) -> argparse.ArgumentParser:
     export.add_argument("name", metavar="RUN", help="its folder's name in runs/")
     export.add_argument("--data", metavar="SOURCE", help="where its data lies now, if elsewhere")
     export.add_argument("--out", type=Path, metavar="FOLDER", help="default: models/RUN")
+    export.add_argument("--direction", choices=("forward", "backward"), help="of a recipe that trains both (default: that of the run)")
     export.add_argument("--default-for", nargs="*", metavar="TASK", help=DEFAULT_FOR)
     export.add_argument("--overwrite", action="store_true", help="replace a model of another run")
     export.set_defaults(run=_export)
@@ -277,7 +284,8 @@ def _add_field(command: argparse.ArgumentParser, field: Any, kind: Any, chapter:
     """One option a field. Its default hangs on the variant, so that an option that was not given is None."""
     option, default = _option(field.name), field.default
     if get_origin(kind) is Literal:
-        command.add_argument(option, choices=get_args(kind), default=default, help=f"networks and losses (default: {default})")
+        about = field.metadata.get("about", "networks and losses")
+        command.add_argument(option, choices=get_args(kind), default=default, help=f"{about} (default: {default})")
         return
     meant, only = field.metadata, field.metadata["only"]
     if only is not None:

@@ -42,6 +42,8 @@ MEANING = {
     "reconstruction_psnr": "↑ PSNR of reconstructed test pictures, dB",
     "translation_psnr": "↑ PSNR to the truth, dB",
     "translation_feature_distance": "↓ distance to the truth on the maps of EfficientNet-Lite1, which is in no loss",
+    "taken_for_target": "↑ pictures that a classifier of the two kinds takes for the target's, share",
+    "twin_among_nearest": "↑ pictures whose own twin of the target is among the 5 nearest of 200, share",
     "translation_frechet": "↓ Fréchet distance to the true pictures on the pooled features of EfficientNet-Lite1 (no FID)",
 }
 

@@ -23,7 +23,7 @@ from training.data import Dataset
 from training.generation import MEASURED, Figures, flat, measure_digits, measure_generate
 from training.problems import TrainingError
 from training.served import Served, decoded, served
-from training.translating import SHEET, measure_translate
+from training.translating import SHEET, measure_swap, measure_translate
 
 
 def evaluate(
@@ -99,6 +99,7 @@ async def _measure(
         "embed": partial(_embed, references=references),
         "reconstruct": _reconstruct,
         "translate": measure_translate,
+        "swap": measure_swap,
     }
     async with served(folder, url) as model:
         for task, measure in measures.items():

@@ -84,6 +84,7 @@ class Job:
         default_for: tuple[str, ...] | None,
         *,
         source: str | None = None,
+        serve: dict[str, Any] | None = None,
         resume: bool,
         overwrite: bool,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -93,6 +94,7 @@ class Job:
         Args:
             default_for: tasks that use the model by default; without it, those for which the model that is replaced was the default.
             source: where the data lies now, if elsewhere than the job says.
+            serve: settings that training does not depend on, for the model that is written; by default those of the job.
 
         Raises:
             TrainingError: anything that the person at the command line can mend.
@@ -122,7 +124,8 @@ class Job:
             return
         from training.export import export
 
-        manifest = export(recipe, config, dataset, trained, run, out, default_for, named.command)
+        written = dataclasses.replace(named, config={**self.config, **(serve or {})})
+        manifest = export(recipe, recipe.Config(**written.config), dataset, trained, run, out, default_for, written.command)
         print(f"{out}: {manifest.title}, serves {', '.join(manifest.tasks)}; digest {manifest.digest[:12]}")
 
 

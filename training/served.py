@@ -68,12 +68,12 @@ class Served:
         answers = await self._all(task, (self._post(task, json={"model": self.model, **request}) for request in requests))
         return np.stack([decoded(picture) for answer in answers for picture in answer["images"]])
 
-    async def shown(self, task: str, pictures: np.ndarray) -> list[dict[str, Any]]:
-        """The answers to uploads of pictures (n, h, w, c) as PNG."""
+    async def shown(self, task: str, pictures: np.ndarray, **fields: str) -> list[dict[str, Any]]:
+        """The answers to uploads of pictures (n, h, w, c) as PNG, with further fields of the form."""
 
         async def one(picture: np.ndarray) -> dict[str, Any]:
             files = {"image": ("picture.png", media.encode(picture))}
-            return await self._post(task, files=files, data={"model": self.model})
+            return await self._post(task, files=files, data={"model": self.model, **fields})
 
         return await self._all(task, (one(picture) for picture in pictures))
 

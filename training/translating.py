@@ -1,18 +1,19 @@
-"""Figures of translators on pairs that they have not seen, and the sheet that shows them.
+"""Figures of translators and swappers on pictures that they have not seen, and the sheet that shows them.
 
-Distances are measured on EfficientNet-Lite1, which is in no loss and chooses no checkpoint. Beside each stands what the best
-table from colour to colour reaches that the training pairs give, and, where there is one, the floor that real pictures reach.
+Features are those of EfficientNet-Lite1, which is in no loss and chooses no checkpoint. Where pairs agree pixel by pixel, each figure
+stands beside what the best table from colour to colour reaches that the training pairs give; else beside that of the untouched input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from service.contract.manifest import Manifest
 from training import metrics
 from training.backbone import Features
 from training.data import Dataset, Split
@@ -21,11 +22,25 @@ from training.problems import TrainingError
 from training.served import Served, decoded
 
 SHOWN = 12
+GALLERY, NEAREST = 200, 5
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 SHEET = "translations.png"
 BITS = range(3, 8)
 """Of each channel, among which the colour table's fineness is chosen by the validation pairs."""
 
 Figures = dict[str, tuple[float, float | None, str | None]]
+Measure = Callable[[np.ndarray], float]
+Judge = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pictures uint8 (n, h, w, c) that went in, came out and should have, and the label of the kind that they should be of."""
+
+    given: np.ndarray
+    made: np.ndarray
+    truth: np.ndarray
+    label: int
 
 
 async def measure_translate(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
@@ -34,28 +49,109 @@ async def measure_translate(model: Served, data: Dataset, folder: Path) -> tuple
     Raises:
         TrainingError: the data has no pairs.
     """
-    if not data.paired:
-        raise TrainingError(f"--data {data.name} has no pairs to hold {model.model} against.")
-    given, truth = _pairs(model.manifest, data, data.test)
-    answers = await model.shown("translate", given)
-    made = np.stack([decoded(answer["image"]) for answer in answers])
-    table = ColourTable.best(*_pairs(model.manifest, data, data.train), *_pairs(model.manifest, data, data.validation))(given)
-    features = Features("lite1")
-    name = "a table from colour to colour"
-    figures: Figures = {
-        "translation_psnr": (metrics.peak_signal_to_noise(truth, made), metrics.peak_signal_to_noise(truth, table), name),
-        "translation_feature_distance": (features.distance(made, truth), features.distance(table, truth), name),
-    }
-    pooled = [features.pooled(pictures) for pictures in (truth, made, table)]
-    figures["translation_frechet"] = (metrics.frechet_distance(pooled[0], pooled[1]), metrics.frechet_distance(pooled[0], pooled[2]), name)
+    backward = model.manifest.training.config.get("direction") == "backward"
+    given, truth = _pairs(data, data.test, backward, model.model)
+    made = np.stack([decoded(answer["image"]) for answer in await model.shown("translate", given)])
     _sheet(given, made, truth, folder / SHEET)
-    return figures, {"pairs": len(given)}
+    details = {"pairs": len(given)}
+    if not data.aligned:
+        return _likeness([Group(given, made, truth, 0 if backward else 1)], data), details
+    training, checks = (_pairs(data, split, backward, model.model) for split in (data.train, data.validation))
+    table = ColourTable.best(*training, *checks)
+    return _closeness(made, table(given), truth, "a table from colour to colour"), details | {"table_bits": table.bits}
 
 
-def _pairs(manifest: Manifest, data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and truths of a model, in its direction."""
+async def measure_swap(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
+    """What becomes of both identities' test pictures, each drawn as the other.
+
+    Raises:
+        TrainingError: the data has no pairs, or other identities than the model.
+    """
+    if data.classes != model.manifest.classes:
+        raise TrainingError(f"--data {data.name} has the identities {', '.join(data.classes) or 'none'}; {model.model} others.")
+    groups = []
+    for label, identity in enumerate(data.classes):
+        given, truth = _pairs(data, data.test, label == 0, model.model)
+        answers = await model.shown("swap", given, identity=identity)
+        groups.append(Group(given, np.stack([decoded(answer["image"]) for answer in answers]), truth, label))
+    given, made, truth = (np.concatenate([getattr(group, part) for group in groups]) for part in ("given", "made", "truth"))
+    _sheet(given, made, truth, folder / SHEET)
+    return _likeness(groups, data), {"pairs": len(data.test) // 2}
+
+
+def _pairs(data: Dataset, split: Split, backward: bool, model: str) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and truths.
+
+    Raises:
+        TrainingError: the data has none.
+    """
+    if not data.paired:
+        raise TrainingError(f"--data {data.name} has no pairs to hold {model} against.")
     first, second = split.of(0), split.of(1)
-    return (second, first) if manifest.training.config.get("direction") == "backward" else (first, second)
+    return (second, first) if backward else (first, second)
+
+
+def _closeness(made: np.ndarray, other: np.ndarray, truth: np.ndarray, name: str) -> Figures:
+    """How near pictures are to their truths, and all of them to all of the truths; the same of other pictures beside it."""
+    features = Features("lite1")
+    pooled = features.pooled(truth)
+    measures: dict[str, Measure] = {
+        "translation_psnr": lambda pictures: metrics.peak_signal_to_noise(truth, pictures),
+        "translation_feature_distance": lambda pictures: features.distance(pictures, truth),
+        "translation_frechet": lambda pictures: metrics.frechet_distance(pooled, features.pooled(pictures)),
+    }
+    return {figure: (measure(made), measure(other), name) for figure, measure in measures.items()}
+
+
+def _likeness(groups: list[Group], data: Dataset) -> Figures:
+    """How much pictures are like the target's: near to its own picture of the same thing, taken for its, and recognised among others;
+    the mean over the groups counts."""
+    features = Features("lite1")
+    judge = _judge(features, data)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for group in groups:
+        for figure, measure in _measures(features, judge, group, _gallery(group.truth, data.train.of(group.label))).items():
+            found.setdefault(figure, []).append((measure(group.made), measure(group.given)))
+    means = {figure: np.mean(values, axis=0).tolist() for figure, values in found.items()}
+    return {figure: (ours, untouched, "the untouched input") for figure, (ours, untouched) in means.items()}
+
+
+def _measures(features: Features, judge: Judge, group: Group, gallery: np.ndarray) -> dict[str, Measure]:
+    return {
+        "translation_feature_distance": lambda pictures: features.distance(pictures, group.truth),
+        "taken_for_target": lambda pictures: float((judge(pictures) == group.label).mean()),
+        "twin_among_nearest": lambda pictures: _found_again(features, pictures, gallery),
+    }
+
+
+def _judge(features: Features, data: Dataset) -> Judge:
+    """Tells which kind pictures are of: ridge regression on pooled features of all training pictures, as strong as validation pictures
+    like it best."""
+    known, checks = features.pooled(data.train.images), features.pooled(data.validation.images)
+    centre, scale = known.mean(axis=0), known.std(axis=0) + 1e-6
+    points, targets = (known - centre) / scale, 2.0 * data.train.labels - 1.0
+    square = points.T @ points
+
+    def label(found: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.asarray((found - centre) / scale @ weights > 0, np.int32)
+
+    tried = [np.linalg.solve(square + ridge * len(points) * np.eye(len(square)), points.T @ targets) for ridge in RIDGES]
+    best = max(tried, key=lambda weights: (label(checks, weights) == data.validation.labels).mean())
+    return lambda pictures: label(features.pooled(pictures), best)
+
+
+def _gallery(truth: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """200 of the target's pictures: the truths, and where those are fewer others."""
+    chosen = np.random.default_rng(0).permutation(len(others))[: max(0, GALLERY - len(truth))]
+    return np.concatenate([truth[:GALLERY], others[chosen]])
+
+
+def _found_again(features: Features, pictures: np.ndarray, gallery: np.ndarray) -> float:
+    """The share of pictures whose own twin, at the same place in the gallery, is among the five nearest by the angle of pooled features."""
+    points, others = (features.pooled(part) for part in (pictures[:GALLERY], gallery))
+    likeness = (points / np.linalg.norm(points, axis=1, keepdims=True)) @ (others / np.linalg.norm(others, axis=1, keepdims=True)).T
+    own = np.diagonal(likeness)[:, None]
+    return float(((likeness > own).sum(axis=1) < NEAREST).mean())
 
 
 def _sheet(given: np.ndarray, made: np.ndarray, truth: np.ndarray, path: Path) -> None:

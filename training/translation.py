@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,7 +13,9 @@ from service.contract.manifest import Fit
 from training import backbone
 from training.layers import convolution, double, infer, leaky
 from training.loop import contact_sheet
+from training.losses import zero_centred_penalty
 from training.problems import TrainingError
+from training.step import averaging
 
 
 def pixel_norm(x: Any) -> Any:
@@ -80,6 +83,47 @@ def patch_discriminator(channels: int, width: int, halvings: int) -> keras.Model
     return keras.Model(pictures, layers.Conv2D(1, 3, padding="same")(x)[..., 0], name="discriminator")
 
 
+def slope(patches: Callable[[Any], Any], pictures: Any) -> Any:
+    """The zero-centred gradient penalty of a discriminator of patches, by the patch, so that it weighs alike whatever the pictures' size.
+
+    Args:
+        patches: maps pictures (batch, h, w, c) to logits (batch, h', w').
+    """
+
+    def total(x: Any) -> Any:
+        logits = patches(x)
+        return ops.sum(logits, axis=(1, 2)) / (logits.shape[1] * logits.shape[2]) ** 0.5
+
+    return zero_centred_penalty(total, pictures)
+
+
+def adam(config: Any, steps: int, average: bool = False) -> keras.optimizers.Optimizer:
+    """R3GAN's Adam along a cosine, if asked with a moving average of the weights; or the chapter's, at one rate."""
+    if config.variant == "chapter":
+        return keras.optimizers.Adam(config.learning_rate, beta_1=0.5)
+    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps, alpha=0.05)
+    momentum = averaging(steps, config.average)
+    return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, use_ema=average, ema_momentum=momentum if average else 0.99)
+
+
+def cropped(pictures: list[np.ndarray], side: int, random: np.random.Generator) -> list[np.ndarray]:
+    """A random square of each place, the same one from every array (n, h, w, c)."""
+    number, height, width, _ = pictures[0].shape
+    if (height, width) == (side, side):
+        return pictures
+    tops, lefts = random.integers(0, height - side + 1, number), random.integers(0, width - side + 1, number)
+    return [np.stack([one[y : y + side, x : x + side] for one, y, x in zip(part, tops, lefts, strict=True)]) for part in pictures]
+
+
+def at(size: int, trained: keras.Model, build: Callable[[int], keras.Model]) -> keras.Model:
+    """The same network for pictures of another size."""
+    if trained.inputs[0].shape[1] == size:
+        return trained
+    model = build(size)
+    model.set_weights(trained.get_weights())
+    return model
+
+
 def sizes(tile: int, margin: int, multiple: int, own: Fit) -> dict[str, Any]:
     """The manifest's fields on how pictures of other sizes go through a translator: in tiles, or resized to the data's own size and back.
 
@@ -99,14 +143,14 @@ def sizes(tile: int, margin: int, multiple: int, own: Fit) -> dict[str, Any]:
     return {"fit": own.model_copy(update={"height": tile, "width": tile}), "large": "tile", "margin": margin}
 
 
-def triples(graph: keras.Model, given: np.ndarray, wanted: np.ndarray, number: int = 12) -> np.ndarray:
-    """A sheet of input, output and truth of some pairs, uint8 (n, h, w, channels) each; four triples in a row."""
+def triples(graph: keras.Model, given: np.ndarray, wanted: np.ndarray | None, number: int = 12) -> np.ndarray:
+    """A sheet of input, output and, if it is known, truth of some pictures, uint8 (n, h, w, channels) each; four such groups in a row."""
     chosen = np.linspace(0, len(given) - 1, number).astype(int)
     _, height, width, _ = given.shape
     missing = graph.input["images"].shape[1] - height
     padded = np.pad(given[chosen], ((0, 0), (0, missing), (0, missing), (0, 0)), mode="edge")
-    made = infer(graph, {"images": padded})[0][:, :height, :width]
-    return contact_sheet(np.stack([given[chosen], made, wanted[chosen]], axis=1).reshape(-1, *given.shape[1:]), 12)
+    columns = [given[chosen], infer(graph, {"images": padded})[0][:, :height, :width], *([] if wanted is None else [wanted[chosen]])]
+    return contact_sheet(np.stack(columns, axis=1).reshape(-1, *given.shape[1:]), 4 * len(columns))
 
 
 class Perceptual:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from service.tasks import digits, embed, generate, reconstruct
+from service.tasks import digits, embed, generate, reconstruct, swap, translate
 
-TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct)
+TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct, translate, swap)
 """Each offers TASK (its name), ROLES (the graphs it wants), REQUEST (its body) and router."""

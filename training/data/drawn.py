@@ -51,6 +51,7 @@ def pairs(number: int = 160) -> Dataset:
         origin="drawn with Pillow's built-in font",
         classes=("outline", "filled"),
         paired=True,
+        aligned=True,
     )
 
 

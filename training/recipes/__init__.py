@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from training.problems import TrainingError
 
-NAMES = ("autoencoder", "cdcgan", "cgan", "dcgan", "gan", "pix2pix", "vae")
+NAMES = ("autoencoder", "cdcgan", "cgan", "cyclegan", "dcgan", "face-swap", "gan", "pix2pix", "vae")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Recipe(Protocol):
         Config: a frozen dataclass of `setting`s; they are the options of the command line. `variant` is `improved` or `chapter`.
         CHAPTER: the Config that `--variant chapter` begins with.
 
-    A module may also offer SMOKE, the source of its smoke runs' data, `describe(config, data)`, the fields of the manifest
+    A module may also offer SMOKE, the source of its smoke runs' data, SERVING, the names of settings that training does
+    not depend on and export may change, `describe(config, data)`, the fields of the manifest
     that are its own (title, description, fit, large, margin), and `samples(config, data, graphs)`, the sheet of its card, uint8
     (height, width[, 3]).
     """

@@ -15,15 +15,15 @@ import numpy as np
 from keras import layers, ops
 
 from training import translation
-from training.data import Dataset, Split
+from training.data import Dataset, Split, edges
 from training.data.pixels import to_floats, to_pixels
 from training.layers import from_pixels, infer, leaky, serve
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, contact_sheet
-from training.losses import binary_cross_entropy, relativistic, zero_centred_penalty
+from training.losses import binary_cross_entropy, relativistic
 from training.problems import TrainingError
 from training.recipes import About, setting
-from training.step import Step, averaging
+from training.step import Step
 
 TASKS = {"translate": {"translator": "translator"}}
 SMOKE = "drawn-pairs"
@@ -42,7 +42,8 @@ class Config:
     """Some 75 minutes on two CPU cores."""
 
     variant: Literal["improved", "chapter"] = "improved"
-    direction: Literal["forward", "backward"] = "forward"
+    input: Literal["pairs", "edges"] = setting("pairs", "what goes in: the pairs' first pictures, or edges of those that should come out")
+    direction: Literal["forward", "backward"] = setting("forward", "from the data's first kind to its second, or back")
     epochs: int = setting(6, "passes over the training pairs")
     batch_size: int = setting(4, "pairs a step")
     crop: int = setting(128, "side of the random crops that a step sees")
@@ -66,12 +67,20 @@ def pairs(config: Config, data: Dataset, split: Split) -> tuple[np.ndarray, np.n
     """What goes in and what should come out, uint8 (n, h, w, c) each.
 
     Raises:
-        TrainingError: the data has no pairs.
+        TrainingError: the data has no pairs that agree pixel by pixel, and `input` is not `edges`.
     """
-    if not data.paired:
-        raise TrainingError(f"pix2pix needs pairs; {data.source} has none.")
+    if config.input == "edges":
+        targets = pictures(data, split)
+        return edges.sketches(targets, np.random.default_rng(0)), targets
+    if not data.aligned:
+        raise TrainingError(f"pix2pix needs pairs that agree pixel by pixel; {data.source} has none (--input edges makes them).")
     first, second = (split.of(label) for label in (0, 1))
     return (first, second) if config.direction == "forward" else (second, first)
+
+
+def pictures(data: Dataset, split: Split) -> np.ndarray:
+    """What is drawn where edges go in: all pictures, or of pairs the first ones."""
+    return split.of(0) if data.paired else split.images
 
 
 def generator(size: int | None, channels: int, config: Config) -> keras.Model:
@@ -83,21 +92,25 @@ def generator(size: int | None, channels: int, config: Config) -> keras.Model:
 
 def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     """Trains the generator against the discriminator and returns it."""
-    inputs, targets = pairs(config, data, data.train)
+    if config.input == "edges":
+        inputs, targets = np.empty(0), pictures(data, data.train)  # drawn anew at each step
+    else:
+        inputs, targets = pairs(config, data, data.train)
     side, channels = min(config.crop, data.shape[0]), data.shape[2]
     draw, judge = generator(side, channels, config), _discriminator(channels, config)
     perceptual = translation.Perceptual(side) if config.variant == "improved" and config.perceptual else None
-    plan = run.plan(len(inputs), config.batch_size, config.epochs)
+    plan = run.plan(len(targets), config.batch_size, config.epochs)
     losses = _relativistic_losses if config.variant == "improved" else _plain_losses
     judge_loss, draw_loss = losses(draw, judge, perceptual, config)
     frozen = perceptual.variables if perceptual else []
-    draw_step = Step(
-        draw_loss, draw.trainable_variables, _adam(config, plan.steps, True), [*draw.non_trainable_variables, *judge.variables, *frozen]
-    )
-    judge_step = Step(judge_loss, judge.trainable_variables, _adam(config, plan.steps), [*judge.non_trainable_variables, *draw.variables])
+    moved = translation.adam(config, plan.steps, average=config.variant == "improved")
+    draw_step = Step(draw_loss, draw.trainable_variables, moved, [*draw.non_trainable_variables, *judge.variables, *frozen])
+    judged = translation.adam(config, plan.steps)
+    judge_step = Step(judge_loss, judge.trainable_variables, judged, [*judge.non_trainable_variables, *draw.variables])
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
-        given, wanted = (to_floats(pictures) for pictures in cropped([inputs[indices], targets[indices]], side, random))
+        drawn = edges.sketches(targets[indices], random) if config.input == "edges" else inputs[indices]
+        given, wanted = (to_floats(part) for part in translation.cropped([drawn, targets[indices]], side, random))
         scalars = judge_step(given, wanted) if config.adversarial else {}
         return scalars | draw_step(given, wanted)
 
@@ -105,30 +118,13 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
 
     def sheet() -> np.ndarray:
         with draw_step.averaged():
-            whole = draw if side == data.shape[0] else _at(data.shape[0], draw, channels, config)
+            whole = translation.at(data.shape[0], draw, lambda size: generator(size, channels, config))
             made = to_pixels(infer(whole, shown[0], to_floats)[0])
         return contact_sheet(np.stack([shown[0], made, shown[1]], axis=1).reshape(-1, *data.shape), 6)
 
     run.fit(step, plan, variables=[*draw.variables, *judge.variables, *judge_step.variables, *draw_step.variables], sheet=sheet)
     draw_step.finish()
     return draw
-
-
-def cropped(pictures: list[np.ndarray], side: int, random: np.random.Generator) -> list[np.ndarray]:
-    """A random square of each place, the same one from every array (n, h, w, c)."""
-    number, height, width, _ = pictures[0].shape
-    if (height, width) == (side, side):
-        return pictures
-    tops, lefts = random.integers(0, height - side + 1, number), random.integers(0, width - side + 1, number)
-    return [np.stack([one[y : y + side, x : x + side] for one, y, x in zip(part, tops, lefts, strict=True)]) for part in pictures]
-
-
-def _adam(config: Config, steps: int, average: bool = False) -> keras.optimizers.Optimizer:
-    if config.variant == "chapter":
-        return keras.optimizers.Adam(config.learning_rate, beta_1=0.5)
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps, alpha=0.05)
-    momentum = averaging(steps, config.average)
-    return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, use_ema=average, ema_momentum=momentum if average else 0.99)
 
 
 def _discriminator(channels: int, config: Config) -> keras.Model:
@@ -142,17 +138,10 @@ def _relativistic_losses(draw: keras.Model, judge: keras.Model, perceptual: Any,
     def scores(given: Any, pictures: Any) -> Any:
         return judge(ops.concatenate([given, pictures], axis=-1), training=True)
 
-    def slope(given: Any, pictures: Any) -> Any:
-        def total(x: Any) -> Any:
-            patches = scores(given, x)
-            return ops.sum(patches, axis=(1, 2)) / (patches.shape[1] * patches.shape[2]) ** 0.5
-
-        return zero_centred_penalty(total, pictures)
-
     def judge_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
         made = ops.stop_gradient(draw(given, training=True))
         pairing = relativistic(scores(given, wanted), scores(given, made))
-        penalty = slope(given, wanted) + slope(given, made)
+        penalty = sum(translation.slope(lambda x: scores(given, x), pictures) for pictures in (wanted, made))
         return pairing + config.penalty / 2 * penalty, {"discriminator": pairing, "penalty": penalty}
 
     def draw_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
@@ -187,23 +176,20 @@ def _plain_losses(draw: keras.Model, judge: keras.Model, perceptual: Any, config
     return judge_loss, draw_loss
 
 
-def _at(size: int, trained: keras.Model, channels: int, config: Config) -> keras.Model:
-    """The same generator for pictures of another size."""
-    model = generator(size, channels, config)
-    model.set_weights(trained.get_weights())
-    return model
-
-
 def serving(config: Config, data: Dataset, trained: keras.Model) -> dict[str, keras.Model]:
     """`translator`: images -> translated."""
     pixels, pictures = from_pixels(config.tile or data.shape[0], data.shape[2])
-    model = _at(pictures.shape[1], trained, data.shape[2], config)
+    model = translation.at(pictures.shape[1], trained, lambda size: generator(size, data.shape[2], config))
     return {"translator": serve([pixels], {"translated": graph_to_pixels(model(pictures, training=False))})}
 
 
 def describe(config: Config, data: Dataset) -> dict[str, Any]:
     """Which way it translates, and how large pictures go through it."""
-    given, wanted = data.classes if config.direction == "forward" else data.classes[::-1]
+    if config.input == "edges":
+        kinds = "edges", data.classes[0] if data.paired else data.name
+    else:
+        kinds = data.classes if config.direction == "forward" else data.classes[::-1]  # type: ignore[assignment]
+    given, wanted = kinds
     return {
         "title": f"pix2pix, {given} to {wanted}",
         "description": f"Turns a picture of kind `{given}` into the picture of kind `{wanted}` that belongs to it.",

@@ -1,0 +1,228 @@
+"""Face swap: one encoder of faces, and a decoder for each of two identities.
+
+The architecture behind face swaps (Perov et al. 2020, section 3.2, without the later stages): each decoder learns to restore
+its own identity from what the encoder kept of a warped picture; to swap is to take the other decoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from training import translation
+from training.data import Dataset, Split
+from training.data.pixels import to_floats, to_pixels
+from training.layers import convolution, double, from_pixels, halvings, infer, leaky, serve
+from training.layers import to_pixels as graph_to_pixels
+from training.loop import Run, contact_sheet
+from training.losses import relativistic
+from training.problems import TrainingError
+from training.recipes import About, setting
+from training.step import Step
+
+TASKS = {"swap": {"swapper": "swapper"}}
+SMOKE = "drawn-pairs"
+
+ABOUT = About(
+    title="Face swap",
+    description="Draws a face of one identity as the other identity: the same pose and expression, the other's looks.",
+    limits="Knows the two identities that it was trained on and nobody else; it looks for no faces in a picture, and cannot take "
+    "an identity from one picture. Details that it seldom saw are lost.",
+    misuse="Never for showing a person in what they did not do or say, for passing for somebody, or on anybody who has not agreed: it is "
+    "meant for drawn figures, and every picture that it serves is marked as synthetic.",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Some hour on two CPU cores."""
+
+    variant: Literal["improved", "chapter"] = "improved"
+    epochs: int = setting(60, "passes over the larger identity's training pictures")
+    batch_size: int = setting(16, "pictures of each identity a step")
+    width: int = setting(128, "filters of the encoder's last convolutions")
+    latent_dimension: int = setting(256, "numbers that a face is kept in")
+    learning_rate: float = setting(5e-4, "of Adam, at its highest")
+    warp: float = setting(3.0, "how far a picture's points are moved on the way in, in pixels of 64", least=0)
+    mask: float = setting(3.0, "weight of the figure's pixels over the white around it", least=1)
+    perceptual: float = setting(0.5, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
+    adversarial: float = setting(0.1, "weight of the discriminators' judgement; 0: none", least=0, only="improved")
+    penalty: float = setting(1.0, "weight of the gradient penalties", least=0, only="improved")
+    average: float = setting(0.999, "momentum of the networks' moving average, which is what ships", least=0, below=1, only="improved")
+
+
+CHAPTER = Config(variant="chapter", learning_rate=5e-5)
+
+
+def identities(data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures of both, uint8 (n, h, w, c) and (m, h, w, c).
+
+    Raises:
+        TrainingError: there are not two of them.
+    """
+    if len(data.classes) != 2:
+        raise TrainingError(f"face-swap needs pictures of two identities; {data.source} has {len(data.classes) or 'none'}.")
+    return split.of(0), split.of(1)
+
+
+def encoder(size: int, channels: int, config: Config) -> keras.Model:
+    """Pictures (batch, size, size, channels) in -1..1 -> a small map (batch, s, s, width), through a bottleneck of `latent_dimension`."""
+    pictures = keras.Input((size, size, channels), name="pictures")
+    x, levels = pictures, halvings(size)
+    for level in range(levels):
+        x = leaky()(convolution(max(16, config.width // 2 ** (levels - 1 - level)), 5, strides=2)(x))
+    base, width = x.shape[1], x.shape[3]
+    x = layers.Dense(config.latent_dimension)(ops.reshape(x, (-1, base * base * width)))
+    x = leaky()(layers.Dense(base * base * width)(x))
+    return keras.Model(pictures, ops.reshape(x, (-1, base, base, width)), name="encoder")
+
+
+def decoder(name: str, shape: tuple[int, int, int], size: int, channels: int) -> keras.Model:
+    """A small map (batch, s, s, width) -> pictures (batch, size, size, channels) in -1..1."""
+    features = keras.Input(shape, name="features")
+    x, width = features, shape[2]
+    for level in range(halvings(size)):
+        x = leaky()(convolution(max(24, width // 2**level))(double(x)))
+        x = translation.residual(x)
+    return keras.Model(features, layers.Conv2D(channels, 3, padding="same", activation="tanh")(leaky()(x)), name=name)
+
+
+def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[keras.Model]]:
+    """Trains the encoder and both decoders, and returns them."""
+    sources = identities(data, data.train)
+    size, channels = data.shape[0], data.shape[2]
+    shared = encoder(size, channels, config)
+    decoders = [decoder(f"decoder{number}", shared.output.shape[1:], size, channels) for number in (1, 2)]
+    judges = [translation.patch_discriminator(channels, 32, 3) for _ in range(2)]
+    improved = config.variant == "improved"
+    perceptual = translation.Perceptual(size) if improved and config.perceptual else None
+    plan = run.plan(max(map(len, sources)), config.batch_size, config.epochs)
+    draw_loss, judge_loss = _losses(shared, decoders, judges, perceptual, config)
+    drawing = [shared, *decoders]
+    trained = [variable for model in drawing for variable in model.trainable_variables]
+    judging = [variable for judge in judges for variable in judge.variables]
+    frozen = perceptual.variables if perceptual else []
+    draw_step = Step(draw_loss, trained, translation.adam(config, plan.steps, average=improved), [*judging, *frozen])
+    judge_step = Step(judge_loss, judging, translation.adam(config, plan.steps), trained)
+
+    def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
+        chosen = [sources[0][indices % len(sources[0])], sources[1][random.integers(0, len(sources[1]), len(indices))]]
+        batch = [array for pictures in chosen for array in _prepared(pictures, config, random)]
+        scalars = judge_step(*batch) if improved and config.adversarial else {}
+        return scalars | draw_step(*batch)
+
+    shown = [pictures[np.linspace(0, len(pictures) - 1, 8).astype(int)] for pictures in identities(data, data.validation)]
+
+    def sheet() -> np.ndarray:
+        rows = []
+        with draw_step.averaged():
+            for given in shown:
+                kept = infer(shared, given, to_floats)[0]
+                rows.append(np.stack([given, *(to_pixels(infer(model, kept)[0]) for model in decoders)], axis=1))
+        return contact_sheet(np.concatenate(rows).reshape(-1, *data.shape), 12)
+
+    run.fit(step, plan, variables=[*trained, *judging, *judge_step.variables, *draw_step.variables], sheet=sheet)
+    draw_step.finish()
+    return shared, decoders
+
+
+def _prepared(pictures: np.ndarray, config: Config, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What goes in, warped, and what should come out, floats in -1..1; both mirrored or neither."""
+    mirrored = random.random(len(pictures)) < 0.5
+    pictures = np.where(mirrored[:, None, None, None], pictures[:, :, ::-1], pictures)
+    return to_floats(warped(pictures, config.warp * pictures.shape[1] / 64, random)), to_floats(pictures)
+
+
+def warped(pictures: np.ndarray, most: float, random: np.random.Generator) -> np.ndarray:
+    """Pictures uint8 (n, h, w, c) with their points moved, by offsets of a 5 x 5 grid of up to `most` pixels and smooth between."""
+    number, height, width, _ = pictures.shape
+    rows, columns = np.linspace(0, 4, height), np.linspace(0, 4, width)
+    offsets = _between(random.uniform(-most, most, (number, 5, 5, 2)), rows, columns)
+    y = np.clip(np.arange(height)[None, :, None] + offsets[..., 0], 0, height - 1.001)
+    x = np.clip(np.arange(width)[None, None, :] + offsets[..., 1], 0, width - 1.001)
+    top, left = y.astype(int), x.astype(int)
+    below, right = (y - top)[..., None], (x - left)[..., None]
+    item = np.arange(number)[:, None, None]
+    corners = [[pictures[item, top + dy, left + dx] for dx in (0, 1)] for dy in (0, 1)]
+    upper, lower = (row[0] * (1 - right) + row[1] * right for row in corners)
+    return np.rint(upper * (1 - below) + lower * below).astype(np.uint8)
+
+
+def _between(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """A grid (n, k, k, c) at places between its points, (n, rows, columns, c), linearly."""
+
+    def weights(places: np.ndarray) -> np.ndarray:
+        return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(grid.shape[1])))
+
+    return np.einsum("ri,cj,nijk->nrck", weights(rows), weights(columns), grid)
+
+
+def _losses(
+    shared: keras.Model, decoders: list[keras.Model], judges: list[keras.Model], perceptual: Any, config: Config
+) -> tuple[Any, Any]:
+    def restored(batch: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+        """What each decoder makes of its identity's warped pictures, beside the pictures."""
+        return [
+            (model(shared(batch[2 * index], training=True), training=True), batch[2 * index + 1]) for index, model in enumerate(decoders)
+        ]
+
+    def draw_loss(*batch: Any) -> tuple[Any, dict[str, Any]]:
+        pairs = restored(batch)
+        difference = sum(_weighted(made, wanted, config.mask) for made, wanted in pairs) / 2
+        value, scalars = difference, {"reconstruction": difference}
+        if perceptual is not None:
+            scalars["perceptual"] = sum(perceptual(made, wanted) for made, wanted in pairs) / 2
+            value += config.perceptual * scalars["perceptual"]
+        if config.variant == "improved" and config.adversarial:
+            judged = zip(judges, pairs, strict=True)
+            scalars["generator"] = sum(relativistic(judge(made), judge(wanted)) for judge, (made, wanted) in judged) / 2
+            value += config.adversarial * scalars["generator"]
+        return value, scalars
+
+    def judge_loss(*batch: Any) -> tuple[Any, dict[str, Any]]:
+        pairing, penalty = 0.0, 0.0
+        for judge, (made, wanted) in zip(judges, restored(batch), strict=True):
+            made = ops.stop_gradient(made)
+            pairing += relativistic(judge(wanted), judge(made))
+            penalty += sum(translation.slope(judge, pictures) for pictures in (wanted, made))
+        return pairing + config.penalty / 2 * penalty, {"discriminator": pairing / 2, "penalty": penalty / 2}
+
+    return draw_loss, judge_loss
+
+
+def _weighted(made: Any, wanted: Any, weight: float) -> Any:
+    """Mean absolute difference, the figure's pixels (all that are not white) counting `weight` times."""
+    figure = ops.cast(ops.min(wanted, axis=-1, keepdims=True) < 0.98, "float32")
+    weights = 1.0 + (weight - 1.0) * figure
+    return ops.sum(ops.abs(made - wanted) * weights) / (ops.sum(weights) * wanted.shape[-1])
+
+
+def serving(config: Config, data: Dataset, trained: tuple[keras.Model, list[keras.Model]]) -> dict[str, keras.Model]:
+    """`swapper`: images and labels, which identity to draw -> swapped."""
+    shared, decoders = trained
+    pixels, pictures = from_pixels(data.shape[0], data.shape[2])
+    labels = keras.Input((), dtype="int32", name="labels")
+    kept = shared(pictures, training=False)
+    first, second = (model(kept, training=False) for model in decoders)
+    chosen = ops.where(ops.reshape(labels, (-1, 1, 1, 1)) == 0, first, second)
+    return {"swapper": serve([pixels, labels], {"swapped": graph_to_pixels(chosen)})}
+
+
+def describe(config: Config, data: Dataset) -> dict[str, Any]:
+    """Whose identities it knows, and that pictures are resized to its size and back."""
+    return {"title": f"Face swap, {data.classes[0]} and {data.classes[1]}", **translation.sizes(0, 0, 1, data.fit)}
+
+
+def samples(config: Config, data: Dataset, graphs: dict[str, keras.Model]) -> np.ndarray:
+    """Pictures held out for choices: input, swapped and, where there is one, truth; first one identity's, then the other's."""
+    sheets = []
+    for label, given in enumerate(both := identities(data, data.validation)):
+        chosen = np.linspace(0, len(given) - 1, 12).astype(int)
+        inputs = {"images": given[chosen], "labels": np.full(len(chosen), 1 - label, np.int32)}
+        columns = [given[chosen], infer(graphs["swapper"], inputs)[0], *([both[1 - label][chosen]] if data.paired else [])]
+        sheets.append(contact_sheet(np.stack(columns, axis=1).reshape(-1, *data.shape), 4 * len(columns)))
+    return np.concatenate(sheets)
