@@ -48,6 +48,10 @@ def _fit(options: argparse.Namespace) -> int:
     if options.smoke:
         config["batch_size"] = min(config["batch_size"], SMOKE_BATCH)
     source = getattr(recipe, "SMOKE", "drawn") if options.smoke else options.data
+    if options.paired:
+        if not source.startswith("folder:"):
+            raise TrainingError(f"--paired goes with --data folder:PATH, not with {source}.")
+        source = source.replace("folder:", "pairs:", 1)
     job = Job(options.recipe, source, options.image_size, options.channels, config, options.seed, options.smoke)
     runs, models = (RUNS / "smoke", RUNS / "smoke" / "models") if options.smoke else (RUNS, MODELS)
     out = options.out or models / options.recipe
@@ -332,6 +336,7 @@ def _add_data(command: argparse.ArgumentParser, default: str | None = "mnist") -
 
 def _add_size(command: argparse.ArgumentParser) -> None:
     command.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="side of a folder's pictures (default: 64)")
+    command.add_argument("--paired", action="store_true", help="a folder's files have two pictures side by side each")
     command.add_argument("--channels", type=int, default=3, metavar="N", help="of a folder's pictures: 1 grey, 3 colour (default: 3)")
 
 

@@ -68,9 +68,11 @@ class Job:
         words = ["python -m training fit", self.recipe]
         if self.smoke:
             words.append("--smoke")
+        elif self.source.startswith("pairs:"):
+            words += ["--data", shlex.quote(self.source.replace("pairs:", "folder:", 1)), "--paired"]
         elif self.source != "mnist":
             words += ["--data", shlex.quote(self.source)]
-        if self.source.startswith("folder"):
+        if self.source.startswith(("folder:", "pairs:")):
             words += ["--image-size", str(self.image_size), "--channels", str(self.channels)]
         for field in dataclasses.fields(recipes.find(self.recipe).Config):
             if field.metadata.get("only") in (None, self.config["variant"]):

