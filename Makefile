@@ -14,9 +14,10 @@ serve: $(VENV)/.$(EXTRA)
 test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.data $(VENV)/.telemetry $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
-# The OpenAPI document against a running server with default settings, some minutes: make schema URL=http://localhost:8000
+# The OpenAPI document against a running server, a minute or two: ATELIER_ADMIN_KEYS=admin make serve, and beside it make schema
 schema: $(VENV)/.dev
-	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(or $(URL),http://localhost:8000)/openapi.json --checks all --max-examples 100 $(ARGS)
+	SCHEMATHESIS_HOOKS=tests/schemathesis_hooks.py $(BIN)/schemathesis --config-file tests/schemathesis.toml run $(or $(URL),http://localhost:8000)/openapi.json --checks all \
+		--max-examples 100 --header "Authorization: Bearer $(or $(KEY),admin)" $(ARGS)
 
 # Needs wrk. LitServe has an environment of its own.
 bench: $(VENV)/.cpu $(VENV)/.training .venv-litserve/.done

@@ -21,10 +21,19 @@ BATCH_PIXELS = 2**19
 """Of the largest batch: it takes some 200 MB in a translator."""
 
 
+FINE = 8
+"""Channels at full size."""
+
+
 def pixel_norm(x: Any) -> Any:
     """Each position's channels at unit mean square (Karras et al. 2018, section 4.2): no statistics over space, so that a
-    picture in tiles becomes what it becomes as a whole."""
-    return x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6)
+    picture in tiles becomes what it becomes as a whole.
+
+    The mean is a convolution: ONNX Runtime's own mean rounds differently in batches of one and of many.
+    """
+    filters = x.shape[-1]
+    mean = ops.conv(ops.square(x), np.full((1, 1, filters, 1), 1 / filters, np.float32), padding="same")
+    return x * ops.rsqrt(mean + 1e-6)
 
 
 def residual(x: Any) -> Any:
@@ -36,7 +45,8 @@ def residual(x: Any) -> Any:
 def u_net(size: int | None, channels: int, width: int, levels: int, blocks: int) -> keras.Model:
     """Pictures (batch, h, w, channels) in -1..1 -> pictures alike: halved, and doubled again with skips (Ronneberger et al. 2015).
 
-    Nothing is computed at full size: the first convolution halves it, and the last one gives four pixels a position (Shi et al. 2016).
+    Hardly anything is computed at full size: the first convolution halves it, and the last but one gives four pixels a position (Shi
+    et al. 2016), between which the last one evens out what would else be a pattern of squares.
     Convolutions and pixel norms alone, so that an output pixel depends on inputs `reach` pixels around it at most.
 
     Args:
@@ -54,8 +64,8 @@ def u_net(size: int | None, channels: int, width: int, levels: int, blocks: int)
         x = residual(x)
     for skip in reversed(skips[:-1]):
         x = residual(convolution(skip.shape[-1])(layers.Concatenate()([double(x), skip])))
-    x = layers.Conv2D(4 * channels, 3, padding="same")(leaky()(pixel_norm(x)))
-    return keras.Model(pictures, ops.tanh(_spread(x)), name="translator")
+    x = leaky()(_spread(convolution(4 * FINE)(leaky()(pixel_norm(x)))))
+    return keras.Model(pictures, layers.Conv2D(channels, 3, padding="same", activation="tanh")(x), name="translator")
 
 
 def _spread(x: Any) -> Any:
@@ -67,7 +77,7 @@ def _spread(x: Any) -> Any:
 
 def reach(levels: int, blocks: int) -> int:
     """How many pixels away from an output pixel of `u_net` the furthest input lies that it depends on."""
-    radius = 1  # of the last convolution; from here on in the positions of each level
+    radius = 2  # of the last two convolutions; from here on in the positions of each level
     for level in range(1, levels):
         radius = (radius if level == 1 else -(-radius // 2)) + 3
     radius = -(-radius // 2) + 2 * blocks

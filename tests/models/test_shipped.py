@@ -15,6 +15,7 @@ from support import MODELS, ROOT
 from service.contract import images
 from service.contract.manifest import Manifest, read, sha256
 from service.engine.session import Placement, Session, usable_cores
+from service.engine.tiling import Grid
 from training import card, recipes
 from training.__main__ import chosen, parser
 
@@ -142,3 +143,30 @@ def test_the_pictures_open(folder: Path) -> None:
         with Image.open(path) as picture:
             picture.load()
             assert path.suffix != ".webp" or picture.n_frames > 1
+
+
+def test_tiles_have_no_seams(folder: Path, manifest: Manifest) -> None:
+    """The same place through other tiles: a picture, and the same from a tile's step further on, with all seams elsewhere."""
+    if manifest.large != "tile":
+        return
+    (roles,) = manifest.tasks.values()
+    graph, fit = manifest.graphs[next(iter(roles.values()))], manifest.fit
+    assert fit is not None
+    session = Session(folder / graph.file, graph, Placement("cpu", usable_cores()))
+    step = fit.height - 2 * manifest.margin
+    side, shift = 2 * step + fit.height, step // 2
+    with np.load(folder / "golden" / "fitted.npz") as stored:
+        fitted = stored["fitted"]
+    picture = np.concatenate(
+        [np.concatenate([fitted[index % len(fitted)] for index in (row, row + 1, row + 2)], axis=1) for row in range(3)]
+    )
+
+    def whole(pixels: np.ndarray) -> np.ndarray:
+        grid = Grid(*pixels.shape[:2], (fit.height, fit.width), manifest.margin)
+        made = [next(iter(session.run({"images": grid.cut(pixels, row)}).values())) for row in range(grid.rows.number)]
+        return np.concatenate([grid.strip(tiles, row) for row, tiles in enumerate(made)])
+
+    one, other = whole(picture[:side, :side]), whole(picture[shift : shift + side, shift : shift + side])
+    inner = slice(shift + manifest.margin, side - manifest.margin)
+    moved = slice(manifest.margin, side - manifest.margin - shift)
+    assert np.abs(one[inner, inner].astype(int) - other[moved, moved]).max() <= 1

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from support import ROOT, Server
+from built import build, either, negative
+from support import MODELS, ROOT, Server
 
 
 def test_the_server_keeps_to_its_document(start: Callable[..., Server], tmp_path: Path) -> None:
-    server = start(ATELIER_API_KEYS="user", ATELIER_ADMIN_KEYS="admin", ATELIER_LOAD="cdcgan,vae")
+    models = tmp_path / "models"
+    build(models, "negative", negative(), "translate", "translator", "translated", default_for=("translate",))
+    build(models, "either", either(), "swap", "swapper", "swapped", default_for=("swap",), classes=("ann", "bob"))
+    for name in ("cdcgan", "vae"):
+        (models / name).symlink_to(MODELS / name)
+    server = start(ATELIER_API_KEYS="user", ATELIER_ADMIN_KEYS="admin", ATELIER_MODELS=str(models))
     server.until_loaded()
     command = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(ROOT / "tests" / "schemathesis.toml")]
     command += ["run", f"{server.url}/openapi.json", "--checks", "all", "--max-examples", "4", "--seed", "1", "--no-color"]
     command += ["--header", "Authorization: Bearer admin"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    hooks = {"SCHEMATHESIS_HOOKS": str(ROOT / "tests" / "schemathesis_hooks.py")}
+    result = subprocess.run(command, cwd=tmp_path, env=os.environ | hooks, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stdout[-6000:]
     assert not any("Traceback" in line for line in server.log)
