@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import Depends
@@ -162,9 +162,7 @@ class Call:
         self.in_time()
         with self._refusals(model):
             self.workers.check_room()
-            pixels, seconds = await self.workers.run(partial(self._pixels, content, model, field, fitted), self.deadline)
-        self._add("decode", seconds)
-        return pixels
+            return await self.work("decode", partial(self._pixels, content, model, field, fitted), deadline=self.deadline)
 
     def _pixels(self, content: bytes, model: Model, field: str, fitted: bool) -> np.ndarray:
         fit = fit_of(model)
@@ -280,15 +278,24 @@ class Call:
             return None
         return provenance.packet(provenance.Source.MODEL, self.headers["X-Model"])
 
+    async def described(self, image: np.ndarray) -> dict[str, Any]:
+        """What every JSON answer of one picture has: the picture as base64 PNG, its width and height, the model."""
+        height, width, _ = image.shape
+        return {"image": (await self.base64(image[None]))[0], "width": width, "height": height, "model": self.model_name}
+
     def json(self, answer: BaseModel) -> Response:
         """The answer as JSON; fields that are None are left out."""
         return Response(answer.model_dump_json(exclude_none=True), media_type=media.JSON)
 
     # timings
 
-    async def work(self, stage: str, function: Callable[[], Result], small: bool = False) -> Result:
-        """Runs blocking work off the event loop, and counts its time; what is `small` at once."""
-        result, seconds = timed(function) if small else await self.workers.run(function)
+    async def work(self, stage: str, function: Callable[[], Result], small: bool = False, deadline: float | None = None) -> Result:
+        """Runs blocking work off the event loop, and counts its time; what is `small` at once.
+
+        Raises:
+            DeadlinePassed: it had not begun by its deadline.
+        """
+        result, seconds = timed(function) if small else await self.workers.run(function, deadline)
         self._add(stage, seconds)
         return result
 

@@ -24,7 +24,7 @@ from training.loop import Run, contact_sheet
 from training.losses import binary_cross_entropy, relativistic, zero_centred_penalty
 from training.problems import TrainingError
 from training.recipes import setting
-from training.step import Step, averaging
+from training.step import Step, balanced
 
 Loss = Callable[..., tuple[Any, dict[str, Any]]]
 
@@ -113,9 +113,7 @@ def train(draw: keras.Model, judge: keras.Model, config: Settings, data: Dataset
 def _adam(config: Settings, steps: int, average: bool = False) -> keras.optimizers.Optimizer:
     if config.variant == "chapter":
         return keras.optimizers.Adam(config.learning_rate, beta_1=0.5, epsilon=1e-8)
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps, alpha=0.05)
-    momentum = averaging(steps, config.average)
-    return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, use_ema=average, ema_momentum=momentum if average else 0.99)
+    return balanced(config.learning_rate, steps, config.average if average else None)
 
 
 def _relativistic_losses(draw: keras.Model, judge: keras.Model, config: Settings) -> tuple[Loss, Loss]:

@@ -20,6 +20,7 @@ import numpy as np
 from keras import layers, ops
 
 from training.data.pixels import to_floats
+from training.layers import infer
 from training.problems import TrainingError
 
 FILES = {"lite0": "efficientnet-lite0-57934424.pth", "lite1": "efficientnet-lite1-77cc7160.pth"}
@@ -28,6 +29,8 @@ STAGES = ((3, 1, 1, 16), (3, 2, 6, 24), (5, 2, 6, 40), (3, 2, 6, 80), (5, 1, 6, 
 """Kernel, stride, expansion and filters of each stage (Tan & Le 2019, table 1), without squeeze and excitation."""
 STEM, HEAD, CLASSES = 32, 1280, 1000
 EPSILON = 1e-3
+AT_ONCE = 32
+"""Pictures of one call: the maps of more take much memory."""
 
 Weights = dict[str, np.ndarray]
 
@@ -56,10 +59,28 @@ def network(name: str, weights: Path | None = None, size: int | None = None) -> 
                 layer.set_weights(found.pop(layer.name))
     except ValueError as error:
         raise TrainingError(f"{path} is not {FILES[name]} ({error}).") from error
-    if found or not path.name:
+    if found:
         raise TrainingError(f"{path} is not {FILES[name]}: {', '.join(sorted(found)[:3])} have no place.")
     model.trainable = False
     return model
+
+
+def stages(whole: keras.Model) -> keras.Model:
+    """The part of a network that gives the maps of its first five stages."""
+    return keras.Model(whole.input, [whole.output[f"stage{stage}"] for stage in range(1, 6)])
+
+
+def difference(first: list[Any], second: list[Any]) -> Any:
+    """How far pictures are from each other, pair by pair (batch,), by their maps (batch, h, w, c) of several stages: at each position the
+    squared distance of the features, brought to unit length; averaged over positions, added over stages (Zhang et al. 2018,
+    section 3, without learned weights)."""
+    pairs = zip(first, second, strict=True)
+    return sum(ops.mean(ops.sum(ops.square(_unit(a) - _unit(b)), axis=-1), axis=(1, 2)) for a, b in pairs)
+
+
+def _unit(x: Any) -> Any:
+    """Features (..., n) at unit length."""
+    return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-6)
 
 
 class Features:
@@ -67,30 +88,17 @@ class Features:
 
     def __init__(self, name: str) -> None:
         whole = network(name)
-        self._maps = keras.Model(whole.input, [whole.output[f"stage{stage}"] for stage in range(1, 6)])
+        maps, pair = stages(whole), [keras.Input((None, None, 3)) for _ in range(2)]
         self._pooled = keras.Model(whole.input, whole.output["features"])
+        self._difference = keras.Model(pair, difference(*(maps(pictures) for pictures in pair)))
 
     def pooled(self, pictures: np.ndarray) -> np.ndarray:
         """(n, 1280): the last map's mean."""
-        return np.concatenate([ops.convert_to_numpy(self._pooled(to_floats(part))) for part in _parts(pictures)])
+        return infer(self._pooled, pictures, to_floats, AT_ONCE)[0]
 
     def distance(self, first: np.ndarray, second: np.ndarray) -> float:
-        """Of pictures, pair by pair, in the mean: at each position of each of the first five stages' maps the squared distance of the
-        features, brought to unit length; averaged over positions, added over stages (Zhang et al. 2018, section 3, without weights)."""
-        found = []
-        for ours, theirs in zip(_parts(first), _parts(second), strict=True):
-            maps = zip(self._maps(to_floats(ours)), self._maps(to_floats(theirs)), strict=True)
-            found.append(sum(ops.mean(ops.sum(ops.square(unit(a) - unit(b)), axis=-1), axis=(1, 2)) for a, b in maps))
-        return float(np.concatenate([ops.convert_to_numpy(part) for part in found]).mean())
-
-
-def unit(x: Any) -> Any:
-    """Features (..., n) at unit length."""
-    return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-6)
-
-
-def _parts(pictures: np.ndarray) -> list[np.ndarray]:
-    return [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
+        """The mean `difference` of pictures on the first five stages, pair by pair."""
+        return float(infer(self._difference, [first, second], to_floats, AT_ONCE)[0].mean())
 
 
 def _build(name: str, size: int | None) -> keras.Model:

@@ -13,7 +13,7 @@ from keras import layers, ops
 from training.problems import TrainingError
 
 INFERRED = 500
-"""Pictures of one call of `infer`."""
+"""Pictures of one call of `infer`, unless it is told otherwise."""
 
 
 def halvings(size: int) -> int:
@@ -187,18 +187,21 @@ def serve(inputs: list[Any], outputs: dict[str, Any]) -> keras.Model:
     return keras.Model({tensor.name: tensor for tensor in inputs}, outputs)
 
 
-def infer(model: keras.Model, inputs: Any, prepare: Callable[[np.ndarray], np.ndarray] | None = None) -> list[np.ndarray]:
+def infer(
+    model: keras.Model, inputs: Any, prepare: Callable[[np.ndarray], np.ndarray] | None = None, at_once: int = INFERRED
+) -> list[np.ndarray]:
     """What a network gives in inference mode: one array (n, ...) an output, from its input (n, ...) or a list of its inputs.
 
     (Keras's own `predict` gives the memory of the variables away on JAX, so that they cannot be saved afterwards.)
 
     Args:
         prepare: is applied to each part of the inputs on its way in, so that a whole data set never stands in memory as floats.
+        at_once: pictures of one call.
     """
     number = len(keras.tree.flatten(inputs)[0])
     parts = []
-    for start in range(0, number, INFERRED):
-        batch = keras.tree.map_structure(lambda array: array[start : start + INFERRED], inputs)  # noqa: B023
+    for start in range(0, number, at_once):
+        batch = keras.tree.map_structure(lambda array: array[start : start + at_once], inputs)  # noqa: B023
         batch = batch if prepare is None else keras.tree.map_structure(prepare, batch)
         parts.append([ops.convert_to_numpy(part) for part in keras.tree.flatten(model(batch))])
     return [np.concatenate(output) for output in zip(*parts, strict=True)]

@@ -314,6 +314,20 @@ def _difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
     return ", ".join(f"{name} {flat[0].get(name)} (not {flat[1].get(name)})" for name in names)
 
 
+def evenly(pictures: np.ndarray, number: int) -> np.ndarray:
+    """So many of some pictures, from the first to the last at even steps."""
+    return np.asarray(pictures[np.linspace(0, len(pictures) - 1, number).astype(int)])
+
+
+def group_sheet(columns: Sequence[np.ndarray], groups: int) -> np.ndarray:
+    """A sheet of groups of pictures that belong together, side by side: the i-th pictures (h, w, c) of all `columns` (n, h, w, c) are one.
+
+    Args:
+        groups: in a row of the sheet.
+    """
+    return contact_sheet(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), groups * len(columns))
+
+
 def contact_sheet(pictures: np.ndarray, columns: int) -> np.ndarray:
     """Lays uint8 pictures (n, height, width, 1 or 3) out in rows, as one (H, W) or (H, W, 3) array."""
     number, height, width, channels = pictures.shape

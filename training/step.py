@@ -148,6 +148,17 @@ def annealed(learning_rate: float, steps: int, **options: Any) -> keras.optimize
     return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=averaging(max(1, steps)), **options)
 
 
+def balanced(learning_rate: float, steps: int, average: float | None = None) -> keras.optimizers.Optimizer:
+    """R3GAN's Adam (Huang et al. 2024) for networks that are trained against each other: no momentum, along a cosine to a twentieth.
+
+    Args:
+        average: the momentum of a moving average of the weights (`averaging`), if one is kept.
+    """
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.05)
+    momentum = 0.99 if average is None else averaging(steps, average)
+    return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, use_ema=average is not None, ema_momentum=momentum)
+
+
 def input_gradient(scores: Callable[[Any], Any], inputs: Any) -> tuple[Any, Any]:
     """The scores of a network and their gradient by its input, itself differentiable.
 

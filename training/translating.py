@@ -17,7 +17,7 @@ from PIL import Image
 from training import metrics
 from training.backbone import Features
 from training.data import Dataset, Split
-from training.loop import contact_sheet
+from training.loop import evenly, group_sheet
 from training.problems import TrainingError
 from training.served import Served, decoded
 
@@ -156,9 +156,7 @@ def _found_again(features: Features, pictures: np.ndarray, gallery: np.ndarray) 
 
 def _sheet(given: np.ndarray, made: np.ndarray, truth: np.ndarray, path: Path) -> None:
     """Input, output, truth of test pictures, evenly chosen; four such triples in a row."""
-    chosen = np.linspace(0, len(given) - 1, SHOWN).astype(int)
-    triples = np.stack([given[chosen], made[chosen], truth[chosen]], axis=1)
-    Image.fromarray(contact_sheet(triples.reshape(-1, *given.shape[1:]), 12)).save(path)
+    Image.fromarray(group_sheet([evenly(pictures, SHOWN) for pictures in (given, made, truth)], 4)).save(path)
 
 
 class ColourTable:

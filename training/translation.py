@@ -11,16 +11,15 @@ from keras import layers, ops
 
 from service.contract.manifest import Fit
 from training import backbone
+from training.data import Dataset, Split
 from training.layers import convolution, double, infer, leaky
-from training.loop import contact_sheet
+from training.loop import evenly, group_sheet
 from training.losses import zero_centred_penalty
 from training.problems import TrainingError
-from training.step import averaging
+from training.step import balanced
 
 BATCH_PIXELS = 2**19
 """Of the largest batch: it takes some 200 MB in a translator."""
-
-
 FINE = 8
 """Channels at full size."""
 
@@ -110,13 +109,31 @@ def slope(patches: Callable[[Any], Any], pictures: Any) -> Any:
     return zero_centred_penalty(total, pictures)
 
 
+def kinds(data: Dataset, split: Split, needed: str) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures of both of two kinds, uint8 (n, h, w, c) and (m, h, w, c).
+
+    Args:
+        needed: what needs them, for the message.
+
+    Raises:
+        TrainingError: there are not two of them.
+    """
+    if len(data.classes) != 2:
+        raise TrainingError(f"{needed}; {data.source} has {len(data.classes) or 'none'}.")
+    return split.of(0), split.of(1)
+
+
+def of_both(sources: tuple[np.ndarray, np.ndarray], indices: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    """A batch of each kind: of the first by indices, which start again where it is the smaller one, and random ones of the second."""
+    first, second = sources
+    return [first[indices % len(first)], second[random.integers(0, len(second), len(indices))]]
+
+
 def adam(config: Any, steps: int, average: bool = False) -> keras.optimizers.Optimizer:
-    """R3GAN's Adam along a cosine, if asked with a moving average of the weights; or the chapter's, at one rate."""
+    """R3GAN's Adam, if asked with a moving average of the weights; or the chapter's, at one rate."""
     if config.variant == "chapter":
         return keras.optimizers.Adam(config.learning_rate, beta_1=0.5)
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps, alpha=0.05)
-    momentum = averaging(steps, config.average)
-    return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, use_ema=average, ema_momentum=momentum if average else 0.99)
+    return balanced(config.learning_rate, steps, config.average if average else None)
 
 
 def cropped(pictures: list[np.ndarray], side: int, random: np.random.Generator) -> list[np.ndarray]:
@@ -159,31 +176,27 @@ def sizes(tile: int, margin: int, multiple: int, own: Fit) -> dict[str, Any]:
 
 def triples(graph: keras.Model, given: np.ndarray, wanted: np.ndarray | None, number: int = 12) -> np.ndarray:
     """A sheet of input, output and, if it is known, truth of some pictures, uint8 (n, h, w, channels) each; four such groups in a row."""
-    chosen = np.linspace(0, len(given) - 1, number).astype(int)
+    shown = evenly(given, number)
     _, height, width, _ = given.shape
     missing = graph.input["images"].shape[1] - height
-    padded = np.pad(given[chosen], ((0, 0), (0, missing), (0, missing), (0, 0)), mode="edge")
-    columns = [given[chosen], infer(graph, {"images": padded})[0][:, :height, :width], *([] if wanted is None else [wanted[chosen]])]
-    return contact_sheet(np.stack(columns, axis=1).reshape(-1, *given.shape[1:]), 4 * len(columns))
+    padded = np.pad(shown, ((0, 0), (0, missing), (0, missing), (0, 0)), mode="edge")
+    made = infer(graph, {"images": padded})[0][:, :height, :width]
+    return group_sheet([shown, made, *([] if wanted is None else [evenly(wanted, number)])], 4)
 
 
 class Perceptual:
-    """The distance of pictures on EfficientNet-Lite0: of each stage's maps, every position's features brought to unit length, the mean
-    squared distance; summed over the stages (Zhang et al. 2018, section 3, without learned weights).
+    """The mean difference of pictures on the maps of EfficientNet-Lite0 (`backbone.difference`).
 
     Args:
         size: the side of the pictures.
-        stages: the last stage that counts.
     """
 
-    def __init__(self, size: int, stages: int = 5) -> None:
-        whole = backbone.network("lite0", size=size)
-        self.network = keras.Model(whole.input, [whole.output[f"stage{stage}"] for stage in range(1, stages + 1)])
+    def __init__(self, size: int) -> None:
+        self.network = backbone.stages(backbone.network("lite0", size=size))
 
     @property
     def variables(self) -> list[keras.Variable]:
         return list(self.network.variables)
 
     def __call__(self, ours: Any, theirs: Any) -> Any:
-        pairs = zip(self.network(ours, training=False), self.network(ops.stop_gradient(theirs), training=False), strict=True)
-        return sum(ops.mean(ops.sum(ops.square(backbone.unit(a) - backbone.unit(b)), axis=-1)) for a, b in pairs)
+        return ops.mean(backbone.difference(*(self.network(x, training=False) for x in (ours, ops.stop_gradient(theirs)))))

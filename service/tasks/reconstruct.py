@@ -53,14 +53,5 @@ async def reconstruct(call: CurrentCall, request: Annotated[ReconstructRequest, 
     if accepted != media.JSON:
         return await call.picture(image, accepted)
     difference = (image.astype(np.float64) - pixels) / 255
-    height, width, _ = image.shape
-    return call.json(
-        ReconstructAnswer(
-            image=(await call.base64(image[None]))[0],
-            width=width,
-            height=height,
-            error=float(np.mean(difference**2)),
-            embedding=embedding[0].tolist(),
-            model=model.name,
-        )
-    )
+    error = float(np.mean(difference**2))
+    return call.json(ReconstructAnswer(error=error, embedding=embedding[0].tolist(), **await call.described(image)))

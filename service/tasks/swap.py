@@ -55,5 +55,4 @@ async def swap(call: CurrentCall, request: Annotated[SwapRequest, bodies.body(Sw
     image = await call.run_whole(model, TASK, "swapper", pixels, labels=label)
     if accepted != media.JSON:
         return await call.picture(image, accepted)
-    encoded = (await call.base64(image[None]))[0]
-    return call.json(SwapAnswer(image=encoded, width=width, height=height, identity=request.identity, model=model.name))
+    return call.json(SwapAnswer(identity=request.identity, **await call.described(image)))

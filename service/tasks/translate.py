@@ -46,4 +46,4 @@ async def translate(call: CurrentCall, request: Annotated[TranslateRequest, bodi
     image = await call.run_whole(model, TASK, "translator", pixels)
     if accepted != media.JSON:
         return await call.picture(image, accepted)
-    return call.json(TranslateAnswer(image=(await call.base64(image[None]))[0], width=width, height=height, model=model.name))
+    return call.json(TranslateAnswer(**await call.described(image)))

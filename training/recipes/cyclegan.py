@@ -15,13 +15,12 @@ import numpy as np
 from keras import layers, ops
 
 from training import translation
-from training.data import Dataset, Split
+from training.data import Dataset
 from training.data.pixels import to_floats, to_pixels
 from training.layers import from_pixels, infer, leaky, serve
 from training.layers import to_pixels as graph_to_pixels
-from training.loop import Run, contact_sheet
+from training.loop import Run, evenly, group_sheet
 from training.losses import binary_cross_entropy, relativistic
-from training.problems import TrainingError
 from training.recipes import About, setting
 from training.step import Step
 
@@ -60,18 +59,8 @@ class Config:
     margin: int = setting(64, "pixels at a tile's edge, next to other tiles, that are not used", least=0, only="improved")
 
 
+NEEDED = "cyclegan needs two kinds of pictures"
 CHAPTER = Config(variant="chapter", width=64, learning_rate=2e-4, batch_size=1)
-
-
-def kinds(data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures of both kinds, uint8 (n, h, w, c) and (m, h, w, c).
-
-    Raises:
-        TrainingError: there are not two of them.
-    """
-    if len(data.classes) != 2:
-        raise TrainingError(f"cyclegan needs two kinds of pictures; {data.source} has {len(data.classes) or 'none'}.")
-    return split.of(0), split.of(1)
 
 
 def generator(size: int, channels: int, config: Config) -> keras.Model:
@@ -83,7 +72,7 @@ def generator(size: int, channels: int, config: Config) -> keras.Model:
 
 def train(config: Config, data: Dataset, run: Run) -> dict[str, keras.Model]:
     """Trains two generators against two discriminators; returns the generators by direction."""
-    sources = kinds(data, data.train)
+    sources = translation.kinds(data, data.train, NEEDED)
     side, channels = min(config.crop, data.shape[0]), data.shape[2]
     draw = {way: generator(side, channels, config) for way in ("forward", "backward")}
     judges = [_discriminator(channels, config) for _ in range(2)]  # of the first kind, of the second
@@ -106,22 +95,22 @@ def train(config: Config, data: Dataset, run: Run) -> dict[str, keras.Model]:
     pools = [Pool(config.pool, (side, side, channels)) for _ in range(2)]
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
-        chosen = [sources[0][indices % len(sources[0])], sources[1][random.integers(0, len(sources[1]), len(indices))]]
+        chosen = translation.of_both(sources, indices, random)
         real = [to_floats(translation.cropped([pictures], side, random)[0]) for pictures in chosen]
         scalars = draw_step(*real)
         made = [ops.convert_to_numpy(scalars.pop(name)) for name in ("made_first", "made_second")]
         seen = [pool.exchange(pictures, random) for pool, pictures in zip(pools, made, strict=True)]
         return scalars | judge_step(*real, *seen)
 
-    shown = [pictures[np.linspace(0, len(pictures) - 1, 8).astype(int)] for pictures in kinds(data, data.validation)]
+    shown = [evenly(pictures, 8) for pictures in translation.kinds(data, data.validation, NEEDED)]
 
     def sheet() -> np.ndarray:
-        rows = []
+        made = []
         with draw_step.averaged():
             for given, way in zip(shown, ("forward", "backward"), strict=True):
                 whole = translation.at(data.shape[0], draw[way], lambda size: generator(size, channels, config))
-                rows.append(np.stack([given, to_pixels(infer(whole, given, to_floats)[0])], axis=1))
-        return contact_sheet(np.concatenate(rows).reshape(-1, *data.shape), 8)
+                made.append(to_pixels(infer(whole, given, to_floats)[0]))
+        return group_sheet([np.concatenate(shown), np.concatenate(made)], 4)
 
     variables = _all([*drawing, *judging, judge_step.variables, draw_step.variables, *(pool.pictures for pool in pools)])
     run.fit(step, plan, variables=variables, sheet=sheet)
@@ -231,7 +220,7 @@ def describe(config: Config, data: Dataset) -> dict[str, Any]:
 
 def samples(config: Config, data: Dataset, graphs: dict[str, keras.Model]) -> np.ndarray:
     """Pictures held out for choices: input, output and, where there is one, truth."""
-    given, wanted = _ordered(config, kinds(data, data.validation))
+    given, wanted = _ordered(config, translation.kinds(data, data.validation, NEEDED))
     return translation.triples(graphs["translator"], given, wanted if data.paired else None)
 
 

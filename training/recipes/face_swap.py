@@ -14,13 +14,12 @@ import numpy as np
 from keras import layers, ops
 
 from training import translation
-from training.data import Dataset, Split
+from training.data import Dataset
 from training.data.pixels import to_floats, to_pixels
 from training.layers import convolution, double, from_pixels, halvings, infer, leaky, serve
 from training.layers import to_pixels as graph_to_pixels
-from training.loop import Run, contact_sheet
+from training.loop import Run, evenly, group_sheet
 from training.losses import relativistic
-from training.problems import TrainingError
 from training.recipes import About, setting
 from training.step import Step
 
@@ -55,18 +54,8 @@ class Config:
     average: float = setting(0.999, "momentum of the networks' moving average, which is what ships", least=0, below=1, only="improved")
 
 
+NEEDED = "face-swap needs pictures of two identities"
 CHAPTER = Config(variant="chapter", learning_rate=5e-5)
-
-
-def identities(data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures of both, uint8 (n, h, w, c) and (m, h, w, c).
-
-    Raises:
-        TrainingError: there are not two of them.
-    """
-    if len(data.classes) != 2:
-        raise TrainingError(f"face-swap needs pictures of two identities; {data.source} has {len(data.classes) or 'none'}.")
-    return split.of(0), split.of(1)
 
 
 def encoder(size: int, channels: int, config: Config) -> keras.Model:
@@ -93,7 +82,7 @@ def decoder(name: str, shape: tuple[int, int, int], size: int, channels: int) ->
 
 def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[keras.Model]]:
     """Trains the encoder and both decoders, and returns them."""
-    sources = identities(data, data.train)
+    sources = translation.kinds(data, data.train, NEEDED)
     size, channels = data.shape[0], data.shape[2]
     shared = encoder(size, channels, config)
     decoders = [decoder(f"decoder{number}", shared.output.shape[1:], size, channels) for number in (1, 2)]
@@ -110,20 +99,17 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
     judge_step = Step(judge_loss, judging, translation.adam(config, plan.steps), trained)
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
-        chosen = [sources[0][indices % len(sources[0])], sources[1][random.integers(0, len(sources[1]), len(indices))]]
+        chosen = translation.of_both(sources, indices, random)
         batch = [array for pictures in chosen for array in _prepared(pictures, config, random)]
         scalars = judge_step(*batch) if improved and config.adversarial else {}
         return scalars | draw_step(*batch)
 
-    shown = [pictures[np.linspace(0, len(pictures) - 1, 8).astype(int)] for pictures in identities(data, data.validation)]
+    shown = np.concatenate([evenly(pictures, 8) for pictures in translation.kinds(data, data.validation, NEEDED)])
 
     def sheet() -> np.ndarray:
-        rows = []
         with draw_step.averaged():
-            for given in shown:
-                kept = infer(shared, given, to_floats)[0]
-                rows.append(np.stack([given, *(to_pixels(infer(model, kept)[0]) for model in decoders)], axis=1))
-        return contact_sheet(np.concatenate(rows).reshape(-1, *data.shape), 12)
+            kept = infer(shared, shown, to_floats)[0]
+            return group_sheet([shown, *(to_pixels(infer(model, kept)[0]) for model in decoders)], 4)
 
     run.fit(step, plan, variables=[*trained, *judging, *judge_step.variables, *draw_step.variables], sheet=sheet)
     draw_step.finish()
@@ -220,9 +206,8 @@ def describe(config: Config, data: Dataset) -> dict[str, Any]:
 def samples(config: Config, data: Dataset, graphs: dict[str, keras.Model]) -> np.ndarray:
     """Pictures held out for choices: input, swapped and, where there is one, truth; first one identity's, then the other's."""
     sheets = []
-    for label, given in enumerate(both := identities(data, data.validation)):
-        chosen = np.linspace(0, len(given) - 1, 12).astype(int)
-        inputs = {"images": given[chosen], "labels": np.full(len(chosen), 1 - label, np.int32)}
-        columns = [given[chosen], infer(graphs["swapper"], inputs)[0], *([both[1 - label][chosen]] if data.paired else [])]
-        sheets.append(contact_sheet(np.stack(columns, axis=1).reshape(-1, *data.shape), 4 * len(columns)))
+    both = [evenly(pictures, 12) for pictures in translation.kinds(data, data.validation, NEEDED)]
+    for label, given in enumerate(both):
+        made = infer(graphs["swapper"], {"images": given, "labels": np.full(len(given), 1 - label, np.int32)})[0]
+        sheets.append(group_sheet([given, made, *([both[1 - label]] if data.paired else [])], 4))
     return np.concatenate(sheets)

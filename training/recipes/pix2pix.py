@@ -19,7 +19,7 @@ from training.data import Dataset, Split, edges
 from training.data.pixels import to_floats, to_pixels
 from training.layers import from_pixels, infer, leaky, serve
 from training.layers import to_pixels as graph_to_pixels
-from training.loop import Run, contact_sheet
+from training.loop import Run, evenly, group_sheet
 from training.losses import binary_cross_entropy, relativistic
 from training.problems import TrainingError
 from training.recipes import About, setting
@@ -114,13 +114,13 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
         scalars = judge_step(given, wanted) if config.adversarial else {}
         return scalars | draw_step(given, wanted)
 
-    shown = [part[np.linspace(0, len(part) - 1, 8).astype(int)] for part in pairs(config, data, data.validation)]
+    given_shown, wanted_shown = (evenly(part, 8) for part in pairs(config, data, data.validation))
 
     def sheet() -> np.ndarray:
         with draw_step.averaged():
             whole = translation.at(data.shape[0], draw, lambda size: generator(size, channels, config))
-            made = to_pixels(infer(whole, shown[0], to_floats)[0])
-        return contact_sheet(np.stack([shown[0], made, shown[1]], axis=1).reshape(-1, *data.shape), 6)
+            made = to_pixels(infer(whole, given_shown, to_floats)[0])
+        return group_sheet([given_shown, made, wanted_shown], 2)
 
     run.fit(step, plan, variables=[*draw.variables, *judge.variables, *judge_step.variables, *draw_step.variables], sheet=sheet)
     draw_step.finish()
