@@ -198,14 +198,8 @@ async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
     declared, encoding = request.headers.get("content-length", ""), request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding is {encoding[:40]}; bodies are read as they are.")
-    too_large = ProblemError(
-        Code.IMAGE_TOO_LARGE,
-        f"The request body is larger than {most:,} bytes.",
-        limit=Limit(name="upload_bytes", value=most),
-        headers={"Connection": "close"},
-    )
     if _LENGTH.fullmatch(declared) and int(declared) > most:
-        raise too_large
+        raise _too_large(most)
     total, more = 0, True
     while more:
         message = await _received(request)
@@ -214,8 +208,13 @@ async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
         chunk, more = message.get("body", b""), message.get("more_body", False)
         total += len(chunk)
         if total > most:
-            raise too_large
+            raise _too_large(most)
         yield chunk
+
+
+def _too_large(most: int) -> ProblemError:
+    detail = f"The request body is larger than {most:,} bytes."
+    return ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="upload_bytes", value=most), headers={"Connection": "close"})
 
 
 async def _received(request: Request) -> Message:
@@ -225,8 +224,10 @@ async def _received(request: Request) -> Message:
         ProblemError: 504, it did not.
     """
     deadline = request.state.call.deadline
+    if deadline is None:
+        return await request.receive()
     try:
-        async with asyncio.timeout(None if deadline is None else deadline - time.perf_counter()):
+        async with asyncio.timeout(deadline - time.perf_counter()):
             return await request.receive()
     except TimeoutError as error:
         raise ProblemError(

@@ -74,7 +74,7 @@ class _Passage:
     def __init__(self, scope: Scope, identity: str, send: Send, working: dict[str, Call], store: Store) -> None:
         self.scope, self.id, self._send, self._working, self._store = scope, identity, send, working, store
         self.path = scope.get("raw_path", b"").decode("latin-1") or scope["path"]  # as sent: nothing in it breaks a log line
-        self.started, self.status = time.perf_counter(), 0
+        self.started, self.status, self.timing = time.perf_counter(), 0, ""
         self._state = scope.setdefault("state", {})
         self._state |= {"id": identity, "started": self.started, "working": working}
 
@@ -90,7 +90,7 @@ class _Passage:
             if (call := self.call) is not None:
                 headers |= call.headers
                 if call.seconds:
-                    headers["Server-Timing"] = call.server_timing
+                    self.timing = headers["Server-Timing"] = call.server_timing
             if self._store.draining:
                 headers["Connection"] = "close"
             message["headers"] += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -105,7 +105,7 @@ class _Passage:
             call.release()
             if self._working.get(self.id) is call:
                 del self._working[self.id]
-            fields |= {"model": call.headers.get("X-Model"), "timing": call.server_timing}
+            fields |= {"model": call.headers.get("X-Model"), "timing": self.timing or call.server_timing}
         metrics.requests.labels(call.task if call else "", call.model_name if call else "", self.status).observe(seconds)
         level = logging.DEBUG if self.path.startswith(_QUIET) else logging.INFO
         logger.log(level, "%(method)s %(path)s %(status)s %(milliseconds)sms %(request_id)s", fields, extra={"fields": fields})

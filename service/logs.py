@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from functools import lru_cache
 from typing import Literal
 
 
@@ -30,10 +31,19 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """time, level, message, and the request's id where a line is of one and does not say it."""
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return f"{_second(int(record.created))},{int(record.msecs):03d}"
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
         identity = getattr(record, "fields", {}).get("request_id")
         return line if identity is None or identity in line else f"{line} {identity}"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    """Local time; a busy server writes a thousand lines with the same one."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def configure(form: Literal["text", "json"], level: int = logging.INFO) -> None:
@@ -43,6 +53,7 @@ def configure(form: Literal["text", "json"], level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line has them, and each costs time
+    logging._srcfile = None  # nor the place in the source, which costs the most
     for quiet in ("httpx", "httpcore", "asyncio", "PIL"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each form that is malformed; the answer says it

@@ -79,7 +79,8 @@ def encode_base64(pixels: np.ndarray, xmp: bytes | None = None) -> str:
 
 def side_by_side(pictures: np.ndarray) -> np.ndarray:
     """Pictures (n, height, width, channels) in one row (height, n x width, channels)."""
-    return np.concatenate(list(pictures), axis=1)
+    number, height, width, channels = pictures.shape
+    return pictures.swapaxes(0, 1).reshape(height, number * width, channels)
 
 
 def sheet_columns(number: int) -> int:

@@ -122,7 +122,7 @@ class Job:
         keras.utils.set_random_seed(self.seed)
         trained = recipe.train(config, dataset, run)
         if keras.config.backend() != "tensorflow":
-            _export_with_tensorflow(folder, out, default_for, source or self.source, overwrite)
+            _export_with_tensorflow(folder, out, default_for, source or self.source, serve or {}, overwrite)
             return
         from training.export import export
 
@@ -131,7 +131,9 @@ class Job:
         print(f"{out}: {manifest.title}, serves {', '.join(manifest.tasks)}; digest {manifest.digest[:12]}")
 
 
-def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...] | None, source: str, overwrite: bool) -> None:
+def _export_with_tensorflow(
+    folder: Path, out: Path, default_for: tuple[str, ...] | None, source: str, serve: dict[str, Any], overwrite: bool
+) -> None:
     """Writes ONNX, which goes by way of TensorFlow, in a process of its own whose backend that is; where there is none, says how.
 
     Raises:
@@ -139,6 +141,7 @@ def _export_with_tensorflow(folder: Path, out: Path, default_for: tuple[str, ...
     """
     words = ["training", "export", os.path.relpath(folder, RUNS), "--out", str(out), "--data", source]
     words += ["--default-for", *default_for] if default_for is not None else []
+    words += [word for name, value in serve.items() for word in (f"--{name}", str(value))]
     words += ["--overwrite"] if overwrite else []
     if importlib.util.find_spec("tensorflow") is None:
         print(f"Trained. To write ONNX, take {folder} where TensorFlow is: python -m {shlex.join(words)}")
