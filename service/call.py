@@ -23,7 +23,8 @@ from service.contract.manifest import Fit
 from service.engine import latents
 from service.engine.batching import Batcher, Closed, DeadlinePassed, Job, QueueFull
 from service.engine.store import Model, ModelUnavailable, Store, UnknownModel
-from service.engine.tiling import Grid
+from service.engine.tiling import Grid, Mosaic
+from service.engine.windows import Holes
 from service.engine.workers import Workers, timed
 from service.problems import Code, Limit, ProblemError, invalid
 from service.settings import Settings
@@ -37,6 +38,9 @@ Result = TypeVar("Result")
 _SMALL = 4096
 """Values of pictures that are encoded in less time (some 50 microseconds) than handing them to another thread and back takes."""
 
+_AT_ONCE = 16
+"""Squares round holes that are cut together: between one such lot and the next, other requests come."""
+
 _STAGES = ("decode", "queue", "infer", "encode")
 
 
@@ -46,6 +50,7 @@ class Call:
     Attributes:
         headers: of the answer: `X-Model`, `X-Seed`.
         seconds: spent so far in each stage of `Server-Timing`.
+        source: where the pixels of the answer's pictures come from, which their marks say.
         always_marked: pictures say that a model made them, although the operator switched that off.
     """
 
@@ -57,6 +62,7 @@ class Call:
         self.headers: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.task = self.model_name = ""
+        self.source = provenance.Source.MODEL
         self.always_marked = False
         self.deadline = _deadline(request)
         self._models: list[Model] = []
@@ -153,8 +159,22 @@ class Call:
 
     # decode and fit
 
-    async def pixels(self, content: bytes, model: Model, field: str = "image", *, fitted: bool = True) -> np.ndarray:
-        """An uploaded picture as the (height, width, channels) array that the model takes, or at its own size with the model's channels.
+    def declared_size(self, content: bytes, field: str = "image") -> tuple[int, int]:
+        """Width and height of an uploaded picture, by its header.
+
+        Raises:
+            ProblemError: 415 unreadable.
+        """
+        try:
+            return images.declared_size(content)
+        except images.UnreadableImage as error:
+            raise ProblemError(Code.UNREADABLE_IMAGE, f"{field}: {error}.") from error
+
+    async def pixels(
+        self, content: bytes, model: Model, field: str = "image", *, fitted: bool = True, channels: int | None = None
+    ) -> np.ndarray:
+        """An uploaded picture as the (height, width, channels) array that the model takes, or at its own size with the model's channels,
+        unless others are asked for.
 
         Raises:
             ProblemError: 415 unreadable, 413 too many pixels, 503 too many are waiting to be decoded, 504 too late.
@@ -162,12 +182,12 @@ class Call:
         self.in_time()
         with self._refusals(model):
             self.workers.check_room()
-            return await self.work("decode", partial(self._pixels, content, model, field, fitted), deadline=self.deadline)
+            return await self.work("decode", partial(self._pixels, content, model, field, fitted, channels), deadline=self.deadline)
 
-    def _pixels(self, content: bytes, model: Model, field: str, fitted: bool) -> np.ndarray:
+    def _pixels(self, content: bytes, model: Model, field: str, fitted: bool, channels: int | None) -> np.ndarray:
         fit = fit_of(model)
         picture = self._decode(content, model, field)
-        return images.fit(picture, fit) if fitted else images.whole(picture, fit.channels)
+        return images.fit(picture, fit) if fitted else images.whole(picture, channels or fit.channels)
 
     def _decode(self, content: bytes, model: Model, field: str) -> Image.Image:
         most = int(self.settings.max_megapixels * 1e6)
@@ -201,32 +221,53 @@ class Call:
         return outcome.outputs
 
     async def run_whole(self, model: Model, task: str, role: str, pixels: np.ndarray, **more: np.ndarray) -> np.ndarray:
-        """Runs a graph from images to pictures of their size, its one output, on a picture of any size: resized or in tiles, as
-        the manifest says.
+        """Runs a graph from images to pictures, its one output, on a picture of any size: resized or in tiles, as the manifest says.
 
         Args:
             pixels: uint8 (height, width, channels).
             more: further inputs of the graph, for one item.
 
         Returns:
-            uint8 (height, width, channels) of the same size.
+            uint8 (height, width, channels), as many times larger as the graph's pictures are.
 
         Raises:
             ProblemError: as `run`; 413 the tiles would cover more pixels than are made.
         """
-        fit, (height, width, _) = fit_of(model), pixels.shape
+        fit, (height, width, _), scale = fit_of(model), pixels.shape, model.manifest.scale(task, role)
         if model.manifest.large == "resize":
             fitted = await self.work("decode", lambda: images.fit(images.picture(pixels), fit))
             (made,) = (await self.run(model, task, role, images=fitted[None], **_each(more, 1))).values()
-            return await self.work("encode", partial(images.unfit, made[0], width, height, fit))
-        grid = Grid(height, width, (fit.height, fit.width), model.manifest.margin)
-        self.room_for(grid.rows.covered, grid.columns.covered, media.PNG)
-        self._total, strips = grid.number, []
+            return await self.work("encode", partial(images.unfit, made[0], width * scale, height * scale, fit))
+        grid = Grid(height, width, (fit.height, fit.width), model.manifest.margin, model.manifest.feather, scale)
+        self.room_for(grid.rows.covered * scale, grid.columns.covered * scale, media.PNG)
+        self._total, mosaic = grid.number, Mosaic(grid, fit.channels)
         for row in range(grid.rows.number):  # one after the other, so that small requests come between
             tiles = await self.work("decode", partial(grid.cut, pixels, row))
             (made,) = (await self.run(model, task, role, images=tiles, **_each(more, len(tiles)))).values()
-            strips.append(await self.work("encode", partial(grid.strip, made, row)))
-        return np.concatenate(strips)
+            await self.work("encode", partial(mosaic.add, made, row))
+        return mosaic.pixels
+
+    async def fill_holes(self, model: Model, task: str, role: str, pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Runs a graph from images and masks to pictures, its one output, on the surroundings of each hole of a picture of any size.
+
+        Args:
+            pixels: uint8 (height, width, channels).
+            mask: bool (height, width), true in holes.
+
+        Returns:
+            a copy of the picture with its holes filled.
+
+        Raises:
+            ProblemError: as `run`.
+        """
+        holes = await self.work("decode", lambda: Holes(mask, fit_of(model).height))
+        filled, self._total = pixels.copy(), len(holes.windows)
+        for first in range(0, self._total, _AT_ONCE):
+            windows = holes.windows[first : first + _AT_ONCE]
+            squares, masks = await self.work("decode", partial(holes.cut_all, pixels, windows))
+            (made,) = (await self.run(model, task, role, images=squares, masks=masks)).values()
+            await self.work("encode", partial(holes.fill_all, filled, windows, made))
+        return filled
 
     def _follow(self, batcher: Batcher, job: Job) -> None:
         if self._job is not None and self._total:
@@ -276,7 +317,7 @@ class Call:
     def _mark(self) -> bytes | None:
         if not self.settings.provenance and not self.always_marked:
             return None
-        return provenance.packet(provenance.Source.MODEL, self.headers["X-Model"])
+        return provenance.packet(self.source, self.headers["X-Model"])
 
     async def described(self, image: np.ndarray) -> dict[str, Any]:
         """What every JSON answer of one picture has: the picture as base64 PNG, its width and height, the model."""

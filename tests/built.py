@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from service.contract import manifest as manifests
-from service.contract.manifest import Fit, Graph, Manifest, Port, Training, TrainingData
+from service.contract.manifest import SCALES, Fit, Graph, Manifest, Port, Training, TrainingData
 
 SIDE = 32
 
@@ -44,17 +44,39 @@ def either() -> list[onnx.NodeProto]:
     ]
 
 
+def larger() -> list[onnx.NodeProto]:
+    """Each pixel four times, each way."""
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, (4,), [1, 4, 4, 1])
+    nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return [
+        helper.make_node("Constant", [], ["s"], value=scales),
+        helper.make_node("Resize", ["images", "", "s"], ["out"], **nearest),
+    ]
+
+
+def painted() -> list[onnx.NodeProto]:
+    """Level 200 under the mask; the rest as it is."""
+    return [
+        helper.make_node("Constant", [], ["half"], value=helper.make_tensor("half", TensorProto.UINT8, (), [127])),
+        helper.make_node("Constant", [], ["paint"], value=helper.make_tensor("paint", TensorProto.UINT8, (), [200])),
+        helper.make_node("Greater", ["masks", "half"], ["hole"]),
+        helper.make_node("Where", ["hole", "paint", "images"], ["out"]),
+    ]
+
+
 def build(models: Path, name: str, nodes: list[onnx.NodeProto], task: str, role: str, output: str, **fields: object) -> None:
-    """A model folder with one graph from images (and labels) of 32 x 32."""
+    """A model folder with one graph from images (and labels, masks) of 32 x 32."""
     folder, item = models / name, (SIDE, SIDE, 3)
     folder.mkdir(parents=True)
-    ports = {"images": ("uint8", item)} | ({"labels": ("int32", ())} if task == "swap" else {})
+    made = (SCALES[output] * SIDE, SCALES[output] * SIDE, 3)
+    more = {"swap": {"labels": ("int32", ())}, "inpaint": {"masks": ("uint8", (SIDE, SIDE, 1))}}
+    ports = {"images": ("uint8", item), **more.get(task, {})}
     types = {"uint8": TensorProto.UINT8, "int32": TensorProto.INT32}
     graph = helper.make_graph(
         [*nodes, helper.make_node("Identity", ["out"], [output])],
         name,
         [helper.make_tensor_value_info(port, types[dtype], ("batch", *shape)) for port, (dtype, shape) in ports.items()],
-        [helper.make_tensor_value_info(output, TensorProto.UINT8, ("batch", *item))],
+        [helper.make_tensor_value_info(output, TensorProto.UINT8, ("batch", *made))],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
@@ -63,7 +85,7 @@ def build(models: Path, name: str, nodes: list[onnx.NodeProto], task: str, role:
         file="graph.onnx",
         sha256=manifests.sha256(folder / "graph.onnx"),
         inputs=tuple(Port(name=port, dtype=dtype, shape=("batch", *shape)) for port, (dtype, shape) in ports.items()),
-        outputs=(Port(name=output, dtype="uint8", shape=("batch", *item)),),
+        outputs=(Port(name=output, dtype="uint8", shape=("batch", *made)),),
         parameters=0,
     )
     data = TrainingData(source="drawn", title="none", license="CC0-1.0", origin="made by hand")

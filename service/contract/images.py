@@ -44,12 +44,7 @@ def decode(content: bytes, max_pixels: int | None = None) -> Image.Image:
         UnreadableImage: unknown format, damaged, truncated, or floating-point samples.
         ImageTooLarge: more than `max_pixels`.
     """
-    if not content:
-        raise UnreadableImage("the picture is empty")
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Exception as error:  # a decoder may raise anything on hostile bytes
-        raise UnreadableImage(f"not a picture in one of {', '.join(FORMATS)}") from error
+    image = _opened(content)
     width, height = image.size
     if max_pixels is not None and width * height > max_pixels:
         raise ImageTooLarge(width, height, max_pixels)
@@ -60,6 +55,24 @@ def decode(content: bytes, max_pixels: int | None = None) -> Image.Image:
         raise
     except Exception as error:
         raise UnreadableImage(f"the {image.format} picture is damaged ({error})") from error
+
+
+def declared_size(content: bytes) -> tuple[int, int]:
+    """Width and height that a picture's header declares, before it is turned upright.
+
+    Raises:
+        UnreadableImage: unknown format.
+    """
+    return _opened(content).size
+
+
+def _opened(content: bytes) -> Image.Image:
+    if not content:
+        raise UnreadableImage("the picture is empty")
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except Exception as error:  # a decoder may raise anything on hostile bytes
+        raise UnreadableImage(f"not a picture in one of {', '.join(FORMATS)}") from error
 
 
 def fit(image: Image.Image, to: Fit) -> np.ndarray:
@@ -85,10 +98,11 @@ def fit(image: Image.Image, to: Fit) -> np.ndarray:
 
 
 def unfit(pixels: np.ndarray, width: int, height: int, to: Fit) -> np.ndarray:
-    """What a model made of a fitted picture, at the size that the picture had: the way back of `fit`.
+    """What a model made of a fitted picture, at the size that belongs to the picture: the way back of `fit`.
 
     Args:
-        pixels: uint8 (to.height, to.width, channels).
+        pixels: uint8 (s x to.height, s x to.width, channels).
+        width, height: s times the picture's own.
 
     Returns:
         uint8 (height, width, channels).

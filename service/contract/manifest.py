@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 FILE = "manifest.json"
+SCALES = {"translated": 1, "swapped": 1, "inpainted": 1, "upscaled": 4}
+"""Outputs that are pictures made of a picture, and how many times as wide and high they are."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
@@ -122,6 +124,7 @@ class Manifest(Part):
         large: how a task that gives a picture of the input's size treats one of another size than the graph's: `resize` it
             there and back, or run `tile`s that overlap, for graphs in which a pixel depends on what is near.
         margin: pixels at a tile's edge, next to other tiles, that are not used.
+        feather: pixels on both sides of where two tiles meet over which one fades into the other.
     """
 
     schema_version: Literal[1] = 1
@@ -142,6 +145,7 @@ class Manifest(Part):
     largest_picture: int | None = Field(default=None, ge=1)
     large: Literal["resize", "tile"] = "resize"
     margin: int = Field(default=0, ge=0)
+    feather: int = Field(default=0, ge=0)
     opset: int
     training: Training
     metrics: dict[str, Metric] = Field(default_factory=dict)
@@ -154,12 +158,16 @@ class Manifest(Part):
                     raise ValueError(f"task {task} gives the role {role} to {graph}, which is not among the graphs")
         if self.large == "tile" and (self.fit is None or 2 * self.margin >= min(self.fit.height, self.fit.width)):
             raise ValueError(f"tiles with a margin of {self.margin} would have nothing in their middle")
+        if self.feather > self.margin:
+            raise ValueError(f"tiles cannot fade over {self.feather} pixels in a margin of {self.margin}")
         for task in self.default_for:
             if task not in self.tasks:
                 raise ValueError(f"default for {task}, which is not among the tasks")
         graphs = self.graphs.values()
         for port in (port for graph in graphs for port in graph.inputs):
             self._check_input(port)
+        for port in (port for graph in graphs for port in graph.outputs if port.name in SCALES):
+            self._check_picture(port)
         for port in (port for graph in graphs for port in (*graph.inputs, *graph.outputs)):
             if port.name == "latents" and port.item != (self.latent_dimension,):
                 raise ValueError(f"a graph has latents of {port.item}, but latent_dimension is {self.latent_dimension}")
@@ -169,17 +177,33 @@ class Manifest(Part):
         """What the service puts into a port has to be declared: pictures by `fit`, labels by `classes`. Noise is a vector of any width."""
         if port.name == "images" and (self.fit is None or port.item != (self.fit.height, self.fit.width, self.fit.channels)):
             raise ValueError(f"a graph takes images of {port.item}, but fit does not give such")
+        if port.name == "masks" and (self.fit is None or port.item != (self.fit.height, self.fit.width, 1)):
+            raise ValueError(f"a graph takes masks of {port.item}, but fit does not give such")
         if port.name == "noise" and len(port.item) != 1:
             raise ValueError(f"a graph takes noise of {port.item}, which is no vector")
         if port.name == "labels" and not self.classes:
             raise ValueError("a graph takes labels, but there are no classes")
 
+    def _check_picture(self, port: Port) -> None:
+        """A picture that is made of a picture is as large, or so many times as large, as its task promises."""
+        scale, fit = SCALES[port.name], self.fit
+        if fit is None or port.item != (scale * fit.height, scale * fit.width, fit.channels):
+            raise ValueError(f"a graph gives {port.name} of {port.item}, which is not {scale} times what fit gives")
+
     @property
     def digest(self) -> str:
         """SHA-256 over all that changes an answer; descriptions, metrics and defaults are outside it."""
         names = {"tasks", "graphs", "fit", "latent_dimension", "classes", "largest_picture"}
-        answering = self.model_dump(mode="json", include=names | ({"large", "margin"} if self.large == "tile" else set()))
+        answering = self.model_dump(mode="json", include=names | self._of_tiles)
         return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _of_tiles(self) -> set[str]:
+        return ({"large", "margin"} | ({"feather"} if self.feather else set())) if self.large == "tile" else set()
+
+    def scale(self, task: str, role: str) -> int:
+        """How many times as large as what they are made of the pictures of the graph in a role are."""
+        return next(SCALES[port.name] for port in self.graphs[self.tasks[task][role]].outputs if port.name in SCALES)
 
     def picture_size(self, task: str, role: str) -> tuple[int, int]:
         """Height and width of the pictures that the graph in a role gives."""

@@ -1,12 +1,12 @@
 """Large pictures through a graph of one size: tiles that overlap, of which the middles are kept.
 
 Where a pixel of a graph's answer depends on its input within `margin` alone, the tiles together are what a graph of the whole
-picture's size would give. The picture is continued past its right and lower edge by its last pixels until the tiles cover it.
+picture's size would give; where it depends on more, but little, one tile fades into the next. The picture is continued past its
+right and lower edge by its last pixels until the tiles cover it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,11 +52,13 @@ class Grid:
         height, width: of the picture.
         tile: height and width of the graph's input.
         margin: of a tile, next to other tiles.
+        feather: pixels on both sides of where two tiles meet over which one fades into the other, `margin` at most.
+        scale: how many pixels of the answer, each way, belong to one of the picture.
     """
 
-    def __init__(self, height: int, width: int, tile: tuple[int, int], margin: int) -> None:
-        self.rows = Axis(height, tile[0], margin)
-        self.columns = Axis(width, tile[1], margin)
+    def __init__(self, height: int, width: int, tile: tuple[int, int], margin: int, feather: int = 0, scale: int = 1) -> None:
+        self.rows, self.columns = Axis(height, tile[0], margin), Axis(width, tile[1], margin)
+        self.feather, self.scale = feather, scale
 
     @property
     def number(self) -> int:
@@ -71,10 +73,36 @@ class Grid:
         starts = range(0, self.columns.number * self.columns.step, self.columns.step)
         return np.stack([strip[:, start : start + self.columns.tile] for start in starts])
 
-    def strip(self, tiles: np.ndarray, row: int) -> np.ndarray:
-        """What a row of tiles gave, joined: (height of the row's share, width, channels)."""
-        top, bottom = self.rows.kept(row)
-        return np.concatenate([tile[top:bottom, first:last] for tile, (first, last) in zip(tiles, self._columns(), strict=True)], axis=1)
 
-    def _columns(self) -> Iterator[tuple[int, int]]:
-        return (self.columns.kept(index) for index in range(self.columns.number))
+class Mosaic:
+    """What becomes of a picture whose tiles are answered row by row.
+
+    Attributes:
+        pixels: uint8 (scale x height, scale x width, channels), as far as rows were added.
+    """
+
+    def __init__(self, grid: Grid, channels: int) -> None:
+        self.grid = grid
+        self.pixels = np.empty((grid.rows.length * grid.scale, grid.columns.length * grid.scale, channels), np.uint8)
+        self._before = self.pixels[:0]  # the last row's tiles, joined
+
+    def add(self, tiles: np.ndarray, row: int) -> None:
+        """Adds what a row of tiles became, uint8 (n, scale x tile height, scale x tile width, channels); rows come in order."""
+        _, height, _, channels = tiles.shape
+        across = np.empty((height, self.pixels.shape[1], channels), np.uint8)
+        for column, tile in enumerate(tiles):
+            before = tiles[column - 1] if column else tile
+            self._join(across.swapaxes(0, 1), self.grid.columns, column, before.swapaxes(0, 1), tile.swapaxes(0, 1))
+        self._join(self.pixels, self.grid.rows, row, self._before, across)
+        self._before = across
+
+    def _join(self, whole: np.ndarray, axis: Axis, index: int, before: np.ndarray, own: np.ndarray) -> None:
+        """Puts a tile in its place along the first dimension, and fades the one `before` it into it."""
+        scale, half = self.grid.scale, self.grid.feather * self.grid.scale
+        (first, last), step = axis.kept(index), axis.step * scale
+        first, last, start = first * scale, last * scale, index * step
+        whole[start + first : start + last] = own[first:last]
+        if index and half:
+            old, new = before[step + first - half : step + first + half].astype(np.float32), own[first - half : first + half]
+            share = ((np.arange(2 * half, dtype=np.float32) + 0.5) / (2 * half))[:, None, None]
+            whole[start + first - half : start + first + half] = np.rint(old + share * (new - old))

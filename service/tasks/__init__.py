@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from service.tasks import digits, embed, generate, reconstruct, swap, translate
+from service.tasks import digits, embed, generate, inpaint, reconstruct, swap, translate, upscale
 
-TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct, translate, swap)
+TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct, translate, upscale, inpaint, swap)
 """Each offers TASK (its name), ROLES (the graphs it wants), REQUEST (its body) and router."""

@@ -15,7 +15,7 @@ from support import MODELS, ROOT
 from service.contract import images
 from service.contract.manifest import Manifest, read, sha256
 from service.engine.session import Placement, Session, usable_cores
-from service.engine.tiling import Grid
+from service.engine.tiling import Grid, Mosaic
 from training import card, recipes
 from training.__main__ import chosen, parser
 
@@ -163,8 +163,10 @@ def test_tiles_have_no_seams(folder: Path, manifest: Manifest) -> None:
 
     def whole(pixels: np.ndarray) -> np.ndarray:
         grid = Grid(*pixels.shape[:2], (fit.height, fit.width), manifest.margin)
-        made = [next(iter(session.run({"images": grid.cut(pixels, row)}).values())) for row in range(grid.rows.number)]
-        return np.concatenate([grid.strip(tiles, row) for row, tiles in enumerate(made)])
+        mosaic = Mosaic(grid, fit.channels)
+        for row in range(grid.rows.number):
+            mosaic.add(next(iter(session.run({"images": grid.cut(pixels, row)}).values())), row)
+        return mosaic.pixels
 
     one, other = whole(picture[:side, :side]), whole(picture[shift : shift + side, shift : shift + side])
     inner = slice(shift + manifest.margin, side - manifest.margin)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from built import build, either, negative
+from built import build, either, larger, negative, painted
 from support import MODELS, ROOT, Server
 
 
@@ -16,6 +16,8 @@ def test_the_server_keeps_to_its_document(start: Callable[..., Server], tmp_path
     models = tmp_path / "models"
     build(models, "negative", negative(), "translate", "translator", "translated", default_for=("translate",))
     build(models, "either", either(), "swap", "swapper", "swapped", default_for=("swap",), classes=("ann", "bob"))
+    build(models, "larger", larger(), "upscale", "upscaler", "upscaled", default_for=("upscale",), large="tile", margin=4)
+    build(models, "painted", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
     for name in ("cdcgan", "vae"):
         (models / name).symlink_to(MODELS / name)
     server = start(ATELIER_API_KEYS="user", ATELIER_ADMIN_KEYS="admin", ATELIER_MODELS=str(models))

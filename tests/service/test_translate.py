@@ -16,7 +16,7 @@ from support import Server, encoded, pixels
 
 from service.contract.images import unfit
 from service.contract.manifest import Fit
-from service.engine.tiling import Grid
+from service.engine.tiling import Grid, Mosaic
 
 Start = Callable[..., Server]
 
@@ -125,11 +125,25 @@ def test_a_swap_takes_the_asked_identity_and_is_always_marked(built: Server) -> 
         assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", "identity"])
 
 
-def test_a_grid_puts_together_what_it_cut() -> None:
+@pytest.mark.parametrize(("feather", "scale"), [(0, 1), (3, 1), (4, 4)])
+def test_a_mosaic_puts_together_what_a_grid_cut(feather: int, scale: int) -> None:
     for height, width in ((1, 1), (32, 33), (100, 24), (57, 301)):
-        picture, grid = noise(height, width), Grid(height, width, (SIDE, SIDE), 4)
-        rows = [grid.strip(grid.cut(picture, row), row) for row in range(grid.rows.number)]
-        assert np.array_equal(np.concatenate(rows), picture)
+        picture, grid = noise(height, width), Grid(height, width, (SIDE, SIDE), 4, feather, scale)
+        mosaic = Mosaic(grid, 3)
+        for row in range(grid.rows.number):
+            mosaic.add(enlarged(grid.cut(picture, row), scale), row)
+        assert np.array_equal(mosaic.pixels, enlarged(picture[None], scale)[0])
+
+
+def test_tiles_fade_into_one_another() -> None:
+    grid = Grid(SIDE, 50, (SIDE, SIDE), 6, 4)
+    mosaic = Mosaic(grid, 1)
+    mosaic.add(np.stack([np.full((SIDE, SIDE, 1), level, np.uint8) for level in (0, 160)]), 0)
+    assert mosaic.pixels[5, :, 0].tolist() == [0] * 22 + [10, 30, 50, 70, 90, 110, 130, 150] + [160] * 20
+
+
+def enlarged(pictures: np.ndarray, scale: int) -> np.ndarray:
+    return pictures.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def test_a_fitted_picture_is_brought_back() -> None:

@@ -1,0 +1,143 @@
+"""POST /v1/inpaint over HTTP, with a small graph that paints every hole at one level; and where it looks."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from built import SIDE, build, painted
+from PIL import Image, ImageDraw
+from support import Server, encoded, pixels
+
+from service.engine.windows import Holes
+
+PAINT = 200
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("inpaint") / "models"
+    build(folder, "paint", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
+    server = Server(ATELIER_MODELS=str(folder))
+    assert server.until_loaded().status_code == 200
+    yield server
+    server.stop()
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 180, (height, width, 3), np.uint8)
+
+
+def dots(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(1).random((height, width)) < 0.01
+
+
+def block(height: int, width: int) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    mask[height // 4 : -(height // 4), width // 4 : -(width // 4)] = True
+    return mask
+
+
+def band(height: int, width: int) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    mask[height // 3 :] = True
+    return mask
+
+
+def scratch(height: int, width: int) -> np.ndarray:
+    picture = Image.new("1", (width, height))
+    ImageDraw.Draw(picture).line([(0, 0), (width, height // 2), (0, height)], fill=1, width=2)
+    return np.array(picture, bool)
+
+
+def all_but_one(height: int, width: int) -> np.ndarray:
+    mask = np.ones((height, width), bool)
+    mask[-1, -1] = False
+    return mask
+
+
+MASKS = (dots, block, band, scratch, all_but_one)
+
+
+def inpainted(server: Server, picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    files = {"image": encoded(Image.fromarray(picture)), "mask": encoded(Image.fromarray(mask.astype(np.uint8) * 255))}
+    answer = server.client.post("/v1/inpaint", files=files)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png"), answer.text
+    return pixels(answer.content)
+
+
+@pytest.mark.parametrize("draw", MASKS)
+@pytest.mark.parametrize("size", [(20, 24), (SIDE, SIDE), (90, 300), (211, 130)])
+def test_holes_are_painted_and_nothing_else(server: Server, draw: Callable[[int, int], np.ndarray], size: tuple[int, int]) -> None:
+    picture, mask = noise(*size), draw(*size)
+    made = inpainted(server, picture, mask)
+    assert np.array_equal(made[~mask], picture[~mask])
+    assert (made[mask] == PAINT).all()
+
+
+def test_a_picture_of_two_pixels(server: Server) -> None:
+    made = inpainted(server, noise(1, 2), np.array([[True, False]]))
+    assert made.tolist() == [[[PAINT] * 3, noise(1, 2)[0, 1].tolist()]]
+
+
+def test_masks_that_cannot_be_used_are_refused(server: Server) -> None:
+    picture = encoded(Image.fromarray(noise(40, 60)))
+    for mask, said in (
+        (Image.new("L", (40, 60), 255), "is 40 x 60; the picture is 60 x 40"),
+        (Image.new("L", (60, 40), 127), "nothing to paint"),
+        (Image.new("L", (60, 40), 128), "nothing is left"),
+    ):
+        answer = server.client.post("/v1/inpaint", files={"image": picture, "mask": encoded(mask)})
+        assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["body", "mask"])
+        assert said in answer.json()["errors"][0]["msg"]
+    missing = server.client.post("/v1/inpaint", files={"image": picture})
+    assert (missing.status_code, missing.json()["errors"][0]["loc"]) == (422, ["body", "mask"])
+    unreadable = server.client.post("/v1/inpaint", files={"image": picture, "mask": b"no picture"})
+    assert (unreadable.status_code, unreadable.json()["detail"][:5]) == (415, "mask:")
+
+
+def test_picture_and_mask_are_turned_upright(server: Server) -> None:
+    picture, mask = noise(30, 50), block(30, 50)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(Image.fromarray(picture).transpose(Image.Transpose.ROTATE_90), exif=exif)
+    answer = server.client.post("/v1/inpaint", files={"image": turned, "mask": encoded(Image.fromarray(mask.astype(np.uint8) * 255))})
+    assert np.array_equal(pixels(answer.content)[~mask], picture[~mask])
+
+
+def test_what_an_inpainted_picture_says_of_itself(server: Server) -> None:
+    picture, mask = noise(30, 50), block(30, 50)
+    fields = {"image": Image.fromarray(picture), "mask": Image.fromarray(mask.astype(np.uint8) * 255)}
+    body = {name: base64.b64encode(encoded(image)).decode() for name, image in fields.items()}
+    answer = server.client.post("/v1/inpaint", json=body, headers={"Accept": "application/json"}).json()
+    assert {key: answer[key] for key in ("width", "height", "model")} == {"width": 50, "height": 30, "model": "paint"}
+    png = base64.b64decode(answer["image"])
+    assert b"compositeWithTrainedAlgorithmicMedia" in png
+    webp = server.client.post("/v1/inpaint", json=body, headers={"Accept": "image/webp"})
+    assert np.array_equal(np.array(Image.open(io.BytesIO(webp.content))), pixels(png))
+
+
+def test_each_hole_is_seen_whole_with_its_surroundings() -> None:
+    mask = np.zeros((600, 800), bool)
+    holes = [(slice(0, 9), slice(0, 9)), (slice(100, 130), slice(100, 132)), (slice(300, 500), slice(500, 700))]
+    for place in holes:
+        mask[place] = True
+    found = Holes(mask, 64)
+    assert len(found.windows) == len(holes)
+    for window in found.windows:
+        square, seen = found.cut(mask[..., None].astype(np.uint8) * 255, window)
+        assert square.shape == seen.shape == (64, 64, 1)
+        assert 0 < (seen == 255).mean() <= 0.36
+        assert (square[seen == 0] < 128).all()
+
+
+def test_many_holes_are_seen_in_few_squares() -> None:
+    side = 64
+    mask = np.zeros((1024, 1024), bool)
+    mask[::20, ::20] = True
+    assert len(Holes(mask, side).windows) <= (1024 * 4 // side) ** 2
+    mask[::20] = True
+    assert len(Holes(mask, side).windows) <= (1024 * 2 // side) ** 2
