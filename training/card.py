@@ -15,6 +15,9 @@ CAPTIONS = {
     "latent-maps": "Where test pictures lie in the latent space, and what is decoded there.",
     "losses": "Losses over the training.",
     "translations": "Test pictures, four triples in a row: input, output, truth.",
+    "upscaled": "Middles of test pictures at their own scale, two groups in a row: small, bicubic, upscaled, truth.",
+    "inpainted": "Test pictures with holes of each kind, two groups in a row: the hole, OpenCV's Telea, ours, truth.",
+    "matching": "Twelve outputs, and their truths in another order: which belongs to which? (`matching` in report.json has the solution.)",
     "nearest": "Twenty samples; below each the training picture nearest in features, and the one nearest in pixels.",
 }
 FILE, REPORT, PICTURES = "README.md", "report.json", "pictures"
@@ -44,6 +47,18 @@ MEANING = {
     "translation_feature_distance": "↓ distance to the truth on the maps of EfficientNet-Lite1, which is in no loss",
     "taken_for_target": "↑ pictures that a classifier of the two kinds takes for the target's, share",
     "twin_among_nearest": "↑ pictures whose own twin of the target is among the 5 nearest of 200, share",
+    "upscale_psnr": "↑ PSNR of the brightness to the truth, 4 pixels at the edges left out, dB",
+    "upscale_feature_distance": "↓ distance to the truth on the maps of EfficientNet-Lite1, which is in no loss",
+    "upscale_jpeg_psnr": "↑ the same PSNR where the small picture was uploaded as JPEG of quality 60, dB",
+    "upscale_jpeg_feature_distance": "↓ the same distance where it was",
+    "upscale_colour_shift": "↓ difference of mean colours from the bicubic picture's, levels of 255; of the worst picture and channel",
+    "inpaint_psnr": "↑ PSNR to the truth within holes of all kinds, dB",
+    "inpaint_feature_distance": "↓ distance to the truth on the maps of EfficientNet-Lite1, which is in no loss; holes of all kinds",
+    "inpaint_centre_psnr": "↑ PSNR within holes in the middle, dB",
+    "inpaint_text_psnr": "↑ PSNR within writing, dB",
+    "inpaint_text_feature_distance": "↓ that distance where writing was",
+    "inpaint_scratches_psnr": "↑ PSNR within scratches, dB",
+    "inpaint_scratches_feature_distance": "↓ that distance where scratches were",
     "translation_frechet": "↓ Fréchet distance to the true pictures on the pooled features of EfficientNet-Lite1 (no FID)",
 }
 

@@ -22,8 +22,9 @@ from training import card, metrics
 from training.data import Dataset
 from training.generation import MEASURED, Figures, flat, measure_digits, measure_generate
 from training.problems import TrainingError
+from training.restoring import INPAINTED, UPSCALED, measure_inpaint, measure_upscale
 from training.served import Served, decoded, served
-from training.translating import SHEET, measure_swap, measure_translate
+from training.translating import MATCHING, SHEET, measure_swap, measure_translate
 
 
 def evaluate(
@@ -47,7 +48,7 @@ def evaluate(
         figures, details = asyncio.run(_measure(folder, drawn, data, url, set(manifest.tasks) & set(tasks or manifest.tasks), references))
         if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
             raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
-        _take(drawn, folder / card.PICTURES, replaced=() if tasks else (*MEASURED, SHEET))
+        _take(drawn, folder / card.PICTURES, replaced=() if tasks else (*MEASURED, SHEET, MATCHING, UPSCALED, INPAINTED))
     found = {
         name: Metric(value=round(value, 6), reference=beside, reference_is=what, command=command)
         for name, (value, beside, what) in figures.items()
@@ -100,6 +101,8 @@ async def _measure(
         "reconstruct": _reconstruct,
         "translate": measure_translate,
         "swap": measure_swap,
+        "upscale": measure_upscale,
+        "inpaint": measure_inpaint,
     }
     async with served(folder, url) as model:
         for task, measure in measures.items():

@@ -204,13 +204,23 @@ def _ports(arrays: dict[str, np.ndarray]) -> tuple[Port, ...]:
 def _golden_inputs(model: keras.Model, fitted: np.ndarray, classes: int) -> dict[str, np.ndarray]:
     random, inputs = np.random.RandomState(0), {}
     for name, tensor in model.input.items():
-        if tensor.dtype == "uint8":
+        if name == "masks":
+            inputs[name] = _holes(*tensor.shape[1:])
+        elif tensor.dtype == "uint8":
             inputs[name] = fitted
         elif tensor.dtype == "int32":
             inputs[name] = np.arange(GOLDEN_ROWS, dtype=np.int32) % max(classes, 1)
         else:
             inputs[name] = random.standard_normal((GOLDEN_ROWS, *tensor.shape[1:])).astype(np.float32)
     return inputs
+
+
+def _holes(height: int, width: int, channels: int) -> np.ndarray:
+    """Masks with a block each, further to the right from one to the next."""
+    masks = np.zeros((GOLDEN_ROWS, height, width, channels), np.uint8)
+    for row in range(GOLDEN_ROWS):
+        masks[row, height // 4 : height // 2, row * width // 8 : (row + 2) * width // 8] = 255
+    return masks
 
 
 def _tidy(path: Path) -> None:

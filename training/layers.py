@@ -45,6 +45,14 @@ def double(x: Any) -> Any:
     return ops.image.resize(x, (2 * height, 2 * width), interpolation="nearest")
 
 
+def spread(x: Any, factor: int) -> Any:
+    """Pixel shuffle (Shi et al. 2016, section 2): channels as pixels, (batch, h, w, factor^2 c) -> (batch, factor h, factor w, c)."""
+    _, height, width, channels = x.shape
+    filters = channels // factor**2
+    x = ops.transpose(ops.reshape(x, (-1, height, width, factor, factor, filters)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, factor * height, factor * width, filters))
+
+
 def encoder(size: int, channels: int, outputs: int, width: int) -> keras.Model:
     """Pictures (batch, size, size, channels) -> (batch, outputs): strided convolutions, then two dense layers."""
     pictures = keras.Input((size, size, channels), name="pictures")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,25 @@ class Served:
         answers = await self._all(task, (self._post(task, json={"model": self.model, **request}) for request in requests))
         return np.stack([decoded(picture) for answer in answers for picture in answer["images"]])
 
-    async def shown(self, task: str, pictures: np.ndarray, **fields: str) -> list[dict[str, Any]]:
-        """The answers to uploads of pictures (n, h, w, c) as PNG, with further fields of the form."""
+    async def shown(
+        self, task: str, pictures: np.ndarray, *, encode: Callable[[np.ndarray], bytes] = media.encode, **fields: str
+    ) -> list[dict[str, Any]]:
+        """The answers to uploads of pictures (n, h, w, c), as PNG or otherwise encoded, with further fields of the form."""
 
         async def one(picture: np.ndarray) -> dict[str, Any]:
-            files = {"image": ("picture.png", media.encode(picture))}
+            files = {"image": ("picture", encode(picture))}
             return await self._post(task, files=files, data={"model": self.model, **fields})
 
         return await self._all(task, (one(picture) for picture in pictures))
+
+    async def filled(self, task: str, pictures: np.ndarray, holes: np.ndarray) -> list[dict[str, Any]]:
+        """The answers to uploads of pictures (n, h, w, c) with the masks of their holes, bool (n, h, w)."""
+
+        async def one(picture: np.ndarray, hole: np.ndarray) -> dict[str, Any]:
+            files = {"image": ("picture", media.encode(picture)), "mask": ("mask", media.encode(hole[..., None] * np.uint8(255)))}
+            return await self._post(task, files=files, data={"model": self.model})
+
+        return await self._all(task, (one(*pair) for pair in zip(pictures, holes, strict=True)))
 
     async def _all(self, task: str, requests: Iterable[Any]) -> list[dict[str, Any]]:
         tasks = [asyncio.create_task(request) for request in requests]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from training import metrics
 from training.backbone import Features
-from training.data import Dataset, Split
+from training.data import Dataset, Split, edges
 from training.loop import evenly, group_sheet
 from training.problems import TrainingError
 from training.served import Served, decoded
@@ -24,7 +26,10 @@ from training.served import Served, decoded
 SHOWN = 12
 GALLERY, NEAREST = 200, 5
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
-SHEET = "translations.png"
+SHEET, MATCHING = "translations.png", "matching.png"
+GAP = 14
+FEWEST = 500
+"""Pictures without which distances between sets of them say little."""
 BITS = range(3, 8)
 """Of each channel, among which the colour table's fineness is chosen by the validation pairs."""
 
@@ -44,19 +49,21 @@ class Group:
 
 
 async def measure_translate(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
-    """What becomes of the test pairs' first pictures, beside their second ones.
+    """What becomes of the test pairs' first pictures, beside their second ones; or of edges of pictures, beside these.
 
     Raises:
         TrainingError: the data has no pairs.
     """
-    backward = model.manifest.training.config.get("direction") == "backward"
-    given, truth = _pairs(data, data.test, backward, model.model)
+    config = model.manifest.training.config
+    backward, drawn = config.get("direction") == "backward", config.get("input") == "edges"
+    find = _sketches if drawn else partial(_pairs, backward=backward, model=model.model)
+    given, truth = find(data, data.test)
     made = np.stack([decoded(answer["image"]) for answer in await model.shown("translate", given)])
     _sheet(given, made, truth, folder / SHEET)
-    details = {"pairs": len(given)}
-    if not data.aligned:
+    details = {"pairs": len(given), "matching": _matching(made, truth, folder / MATCHING)}
+    if not data.aligned and not drawn:
         return _likeness([Group(given, made, truth, 0 if backward else 1)], data), details
-    training, checks = (_pairs(data, split, backward, model.model) for split in (data.train, data.validation))
+    training, checks = (find(data, split) for split in (data.train, data.validation))
     table = ColourTable.best(*training, *checks)
     return _closeness(made, table(given), truth, "a table from colour to colour"), details | {"table_bits": table.bits}
 
@@ -77,6 +84,12 @@ async def measure_swap(model: Served, data: Dataset, folder: Path) -> tuple[Figu
     given, made, truth = (np.concatenate([getattr(group, part) for group in groups]) for part in ("given", "made", "truth"))
     _sheet(given, made, truth, folder / SHEET)
     return _likeness(groups, data), {"pairs": len(data.test) // 2}
+
+
+def _sketches(data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Edges, drawn as by hand, and the pictures that they were taken from; of pairs the first ones."""
+    pictures = split.of(0) if data.paired else split.images
+    return edges.sketches(pictures, np.random.default_rng(0)), pictures
 
 
 def _pairs(data: Dataset, split: Split, backward: bool, model: str) -> tuple[np.ndarray, np.ndarray]:
@@ -100,6 +113,8 @@ def _closeness(made: np.ndarray, other: np.ndarray, truth: np.ndarray, name: str
         "translation_feature_distance": lambda pictures: features.distance(pictures, truth),
         "translation_frechet": lambda pictures: metrics.frechet_distance(pooled, features.pooled(pictures)),
     }
+    if len(truth) < FEWEST:
+        del measures["translation_frechet"]
     return {figure: (measure(made), measure(other), name) for figure, measure in measures.items()}
 
 
@@ -157,6 +172,24 @@ def _found_again(features: Features, pictures: np.ndarray, gallery: np.ndarray) 
 def _sheet(given: np.ndarray, made: np.ndarray, truth: np.ndarray, path: Path) -> None:
     """Input, output, truth of test pictures, evenly chosen; four such triples in a row."""
     Image.fromarray(group_sheet([evenly(pictures, SHOWN) for pictures in (given, made, truth)], 4)).save(path)
+
+
+def _matching(made: np.ndarray, truth: np.ndarray, path: Path) -> str:
+    """Draws outputs above their truths, which are shuffled, to be matched by eye; gives the solution: of each output in order, its
+    truth's letter."""
+    order = np.random.default_rng(len(truth)).permutation(SHOWN)
+    outputs, truths = (evenly(pictures, SHOWN) for pictures in (made, truth))
+    _, height, width, _ = made.shape
+    canvas = Image.new("RGB", (SHOWN // 2 * (width + GAP), 4 * (height + GAP)), "white")
+    draw = ImageDraw.Draw(canvas)
+    cells = [*zip(outputs, map(str, range(1, SHOWN + 1)), strict=True), *zip(truths[order], ascii_uppercase, strict=False)]
+    for index, (picture, name) in enumerate(cells):
+        row, column = divmod(index, SHOWN // 2)
+        left, top = column * (width + GAP), row * (height + GAP)
+        draw.text((left + 2, top), name, fill="black")
+        canvas.paste(Image.fromarray(picture), (left, top + GAP))
+    canvas.save(path)
+    return "".join(ascii_uppercase[place] for place in np.argsort(order))
 
 
 class ColourTable:

@@ -12,7 +12,7 @@ from keras import layers, ops
 from service.contract.manifest import Fit
 from training import backbone
 from training.data import Dataset, Split
-from training.layers import convolution, double, infer, leaky
+from training.layers import convolution, double, infer, leaky, spread
 from training.loop import evenly, group_sheet
 from training.losses import zero_centred_penalty
 from training.problems import TrainingError
@@ -63,15 +63,8 @@ def u_net(size: int | None, channels: int, width: int, levels: int, blocks: int)
         x = residual(x)
     for skip in reversed(skips[:-1]):
         x = residual(convolution(skip.shape[-1])(layers.Concatenate()([double(x), skip])))
-    x = leaky()(_spread(convolution(4 * FINE)(leaky()(pixel_norm(x)))))
+    x = leaky()(spread(convolution(4 * FINE)(leaky()(pixel_norm(x))), 2))
     return keras.Model(pictures, layers.Conv2D(channels, 3, padding="same", activation="tanh")(x), name="translator")
-
-
-def _spread(x: Any) -> Any:
-    """Four channels as one twice as high and wide: (batch, h, w, 4 c) -> (batch, 2 h, 2 w, c)."""
-    _, height, width, channels = x.shape
-    x = ops.reshape(x, (-1, height, width, 2, 2, channels // 4))
-    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels // 4))
 
 
 def reach(levels: int, blocks: int) -> int:

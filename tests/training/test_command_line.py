@@ -93,11 +93,14 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "parts"
 
 
+WIDE = ("context-encoder", "cyclegan", "cdcgan", "dcgan", "pix2pix", "srgan", "srresnet")
+
+
 @pytest.mark.parametrize("variant", ["improved", "chapter"])
 @pytest.mark.parametrize("recipe", recipes.NAMES)
 def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, variant: str, start: type[Server]) -> None:
     # the chapter's convolutional networks are wide: a narrow one takes the same path
-    narrow = ["--width", "8"] if variant == "chapter" and recipe in ("dcgan", "cdcgan", "pix2pix", "cyclegan") else []
+    narrow = ["--width", "8"] if variant == "chapter" and recipe in WIDE else []
     result = run(tmp_path, "fit", recipe, "--smoke", "--variant", variant, *narrow, "--out", f"served/{recipe}")
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "served" / recipe
@@ -112,11 +115,14 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, vari
     assert list((runs / "tensorboard").iterdir())
     server = start(ATELIER_MODELS=str(folder.parent))
     assert server.until_loaded().status_code == 200
-    task = next(task for task in ("digits", "generate", "translate", "swap") if task in manifest.tasks)
-    if task in ("translate", "swap"):
+    task = next(task for task in ("digits", "generate", "translate", "swap", "upscale", "inpaint") if task in manifest.tasks)
+    if task in ("translate", "swap", "upscale", "inpaint"):
         fields = {"identity": manifest.classes[1]} if task == "swap" else {}
-        answer = server.client.post(f"/v1/{task}", files={"image": encoded(Image.new("RGB", (50, 40), "red"))}, data=fields)
-        assert pixels(answer.content).shape == (40, 50, 3)
+        files = {"image": encoded(Image.new("RGB", (50, 40), "red"))}
+        files |= {"mask": encoded(Image.linear_gradient("L").resize((50, 40)))} if task == "inpaint" else {}
+        answer = server.client.post(f"/v1/{task}", files=files, data=fields)
+        scale = 4 if task == "upscale" else 1
+        assert pixels(answer.content).shape == (40 * scale, 50 * scale, 3)
         return
     answer = server.client.post(f"/v1/{task}", json={"digits": "407"} if task == "digits" else {"n": 3})
     assert len(answer.json()["images"]) == 3

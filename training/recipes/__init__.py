@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from training.problems import TrainingError
 
-NAMES = ("autoencoder", "cdcgan", "cgan", "cyclegan", "dcgan", "face-swap", "gan", "pix2pix", "vae")
+NAMES = ("autoencoder", "cdcgan", "cgan", "context-encoder", "cyclegan", "dcgan", "face-swap", "gan", "pix2pix", "srgan", "srresnet", "vae")
 
 
 @dataclass(frozen=True)

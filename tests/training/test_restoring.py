@@ -1,0 +1,113 @@
+"""Parts of the upscalers and the painter of holes: fixed layers, made-up degradations and holes, photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import metrics, upscaling
+from training.data import Split, load, masks
+from training.data.pixels import to_floats, to_pixels
+from training.layers import infer, spread
+from training.problems import TrainingError
+from training.recipes import context_encoder
+
+
+def smooth(number: int, side: int) -> np.ndarray:
+    """Pictures without overshoot, so that nothing is clipped on the way."""
+    return np.random.default_rng(0).integers(90, 160, (number, side, side, 3), np.uint8)
+
+
+def test_the_bicubic_layer_is_pillows() -> None:
+    pictures = smooth(2, 24)
+    ours = to_pixels(keras.ops.convert_to_numpy(upscaling.bicubic(keras.ops.convert_to_tensor(to_floats(pictures)))))
+    difference = np.abs(ours.astype(int) - upscaling.enlarged(pictures))
+    assert difference[:, 8:-8, 8:-8].max() <= 1  # Pillow rounds between its two passes
+    assert difference.max() <= 8  # and at the edges it weighs what is there, where we go on with the last pixel
+
+
+def test_an_untrained_upscaler_is_bicubic() -> None:
+    pictures = smooth(2, 24)
+    model = upscaling.network(24, 3, 8, 2)
+    plain = keras.ops.convert_to_numpy(upscaling.bicubic(keras.ops.convert_to_tensor(to_floats(pictures))))
+    assert np.allclose(infer(model, pictures, to_floats)[0], plain, atol=1e-6)
+
+
+def test_spread_puts_channels_side_by_side() -> None:
+    channels = np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8)
+    assert keras.ops.convert_to_numpy(spread(channels, 2)).tolist() == [[[[0, 1], [2, 3]], [[4, 5], [6, 7]]]]
+
+
+@pytest.mark.parametrize("degradation", ["clean", "real"])
+def test_small_pictures_show_what_the_large_ones_do(degradation: upscaling.Degradation) -> None:
+    level = np.random.default_rng(1).integers(0, 256, (6, 1, 1, 3), np.uint8)
+    large = np.broadcast_to(level, (6, 64, 64, 3))
+    small, wanted = upscaling.pairs(large, 32, degradation, np.random.default_rng(0))
+    assert (small.shape, wanted.shape) == ((6, 8, 8, 3), (6, 32, 32, 3))
+    assert np.abs(to_pixels(small).astype(int).mean(axis=(1, 2)) - to_pixels(wanted).mean(axis=(1, 2))).max() < 12
+    again = upscaling.pairs(large, 32, degradation, np.random.default_rng(0))[0]
+    assert np.array_equal(small, again)
+
+
+def test_large_pictures_are_turned_with_their_small_ones() -> None:
+    large = np.tile(np.arange(64, dtype=np.uint8)[None, :, None, None] * 3, (8, 1, 64, 3))
+    small, wanted = upscaling.pairs(large, 64, "clean", np.random.default_rng(0))
+    back = np.stack([upscaling.reduced(to_pixels(one)[None])[0] for one in wanted])
+    assert np.array_equal(to_pixels(small), back)
+    assert len({one.tobytes() for one in wanted}) > 2
+
+
+@pytest.mark.parametrize("kind", masks.KINDS)
+def test_holes_are_neither_empty_nor_all(kind: str) -> None:
+    holes = masks.drawn(kind, 20, 64, np.random.default_rng(0))
+    assert (holes.shape, holes.dtype) == ((20, 64, 64), bool)
+    shares = holes.mean(axis=(1, 2))
+    assert 0 < shares.min() <= shares.max() < 0.6
+    assert np.array_equal(holes, masks.drawn(kind, 20, 64, np.random.default_rng(0)))
+
+
+def test_the_painter_does_not_look_into_holes() -> None:
+    random = np.random.default_rng(0)
+    config = context_encoder.Config(width=8, blocks=2)
+    for variant in (config, context_encoder.Config(variant="chapter", width=8, latent_dimension=16)):
+        model = context_encoder.painter(32, 3, variant)
+        pictures, holes = to_floats(smooth(2, 32)), masks.drawn("blocks", 2, 32, random)[..., None].astype(np.float32)
+        changed = np.where(holes > 0, random.uniform(-1, 1, pictures.shape), pictures).astype(np.float32)
+        assert np.array_equal(infer(model, [pictures, holes])[0], infer(model, [changed, holes])[0])
+
+
+def test_luma_is_that_of_bt601() -> None:
+    colours = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0]], np.uint8)
+    assert np.allclose(metrics.luma(colours), [16, 235, 81.481], atol=1e-2)
+
+
+def test_photographs_of_ones_own_are_split_by_photograph(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for index in range(5):
+        level = random.integers(0, 200, 3)
+        rough = (level + random.integers(0, 55, (420, 600, 3))).astype(np.uint8)
+        Image.fromarray(rough).save(tmp_path / f"{index}.png")
+    Image.fromarray(np.zeros((420, 600, 3), np.uint8)).save(tmp_path / "flat.png")
+    Image.new("RGB", (200, 200)).save(tmp_path / "small.png")
+    data = load(f"photos:{tmp_path}")
+    assert data.train.images.shape[1:] == data.validation.images.shape[1:] == (192, 192, 3)
+    assert data.test.images.shape[1:] == (384, 384, 3)
+    seen = [level for split in (data.train, data.validation, data.test) for level in _levels(split)]
+    assert len(seen) == len(set(seen)) == 5
+
+
+def _levels(split: Split) -> set[tuple[int, ...]]:
+    """The darkest colours of a split's pictures, roughly: each photograph has its own."""
+    return {tuple((square.min(axis=(0, 1)) // 8).tolist()) for square in split.images}
+
+
+def test_a_folder_without_large_photographs_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (200, 200)).save(tmp_path / "small.png")
+    with pytest.raises(TrainingError, match="no photographs of 384 x 384"):
+        load(f"photos:{tmp_path}")
+    with pytest.raises(TrainingError, match="no such folder"):
+        load(f"photos:{tmp_path}/nowhere")

@@ -1,0 +1,132 @@
+"""Photographs from Debian's packages of backgrounds, or from a folder of one's own, as squares cut out at their own scale.
+
+Each photograph lies in one split as a whole. RESERVED ones are left out of everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from service.contract import images
+from service.contract.manifest import Fit
+from training.data import Dataset, Split
+from training.data.folder import readable
+from training.problems import TrainingError
+
+SIDE, STRIDE = 192, 128
+LARGE = 384
+"""Side of the squares of the test split, a few of each photograph."""
+A_PHOTOGRAPH = {"validation": 8, "test": 6}
+FLAT = 2.0
+"""Levels from a pixel to the next, on average, below which there is nothing to learn from a square."""
+BACKGROUNDS, WALLPAPERS = Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers")
+LOMIRI = (
+    *("Bridge_by_Sander_Klootwijk", "Dragonfly_by_Bolly", "Picture_0B_by_freespace", "Wine_by_Jakkub_Mede"),
+    *("aitzgorri_by_Aitzol_Berasategi", "analogpattern_by_Peter_Nerlich", "free_by_Peter_Nerlich", "greentock_by_Peter_Nerlich"),
+    *("life_by_Aitzol_Berasategi", "seeding_by_Clements_Engelhardt", "sunset_by_Aitzol_Berasategi"),
+)
+"""Soft at their full size: halved first."""
+MATE = ("Aqua", "Blinds", "FreshFlower", "Garden", "GreenMeadow", "RainDrops", "Storm", "TwoWings", "Wood", "YellowFlower")
+PLASMA = ("BytheWater", "ColdRipple", "ColorfulCups", "DarkestHour", "FallenLeaf", "Grey", "Kite", "Path", "summer_1am")
+RESERVED = (
+    *("Kleiber_by_Lukas_Baubkus", "picosdeeuropa_by_Aitzol_Berasategi", "Picture_1A_by_freespace", "friends_by_Aitzol_Berasategi"),
+    *("Dune", "LadyBird", "EveningGlow", "OneStandsOut"),
+)
+HELD_OUT = {
+    "validation": ("aitzgorri_by_Aitzol_Berasategi", "TwoWings", "ColdRipple"),
+    "test": ("life_by_Aitzol_Berasategi", "Picture_0B_by_freespace", "RainDrops", "ColorfulCups", "FallenLeaf"),
+}
+INSTEAD = (
+    "apt install lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds plasma-workspace-wallpapers, or give "
+    "--data photos:FOLDER with photographs of your own"
+)
+
+
+def load(path: Path | None = None) -> Dataset:
+    """Cuts photographs into squares of 192 x 192 pixels, those of the test split of 384 x 384.
+
+    Args:
+        path: a folder of photographs, of which about every tenth each is held out for choices and for figures, by its content.
+
+    Raises:
+        TrainingError: a package is missing; a folder without enough photographs of at least 384 x 384 pixels.
+    """
+    found = _packages() if path is None else _folder(path)
+    names: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    squares: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
+    for name, split, pixels in found:
+        names[split].append(name)
+        squares[split] += _squares(pixels, split)
+    if empty := [split for split, held in squares.items() if not held]:
+        raise TrainingError(f"There are no photographs of {LARGE} x {LARGE} pixels or more for {', '.join(empty)}: {INSTEAD}.")
+    splits = {split: Split(np.stack(held), np.zeros(len(held), np.int32)) for split, held in squares.items()}
+    return Dataset(
+        name="photos",
+        source="photos" if path is None else f"photos:{path}",
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        fit=Fit(height=SIDE, width=SIDE, channels=3, mode="cover"),
+        title=f"Photographs ({len(splits['train']):,} squares of {len(names['train'])}; {len(names['validation'])} others for choices, "
+        f"{len(names['test'])} for figures)",
+        license="CC0, CC BY 4.0, CC BY-SA 4.0, GPL-2+" if path is None else "the owner's",
+        origin=_origin(names) if path is None else "a folder of photographs",
+    )
+
+
+def _origin(names: dict[str, list[str]]) -> str:
+    return (
+        "backgrounds of Lomiri, MATE and Plasma as Debian packages them (lomiri-wallpapers-16.04, lomiri-wallpapers-20.04, "
+        f"mate-backgrounds, plasma-workspace-wallpapers): {', '.join(sorted(names['train'])).replace('_', ' ')}"
+    )
+
+
+def _packages() -> Iterator[tuple[str, str, np.ndarray]]:
+    """Name, split and pixels (height, width, 3) of each photograph."""
+    files = {
+        **{name: BACKGROUNDS / f"{name}.jpg" for name in LOMIRI},
+        **{name: BACKGROUNDS / "mate" / "nature" / f"{name}.jpg" for name in MATE},
+        **{name: WALLPAPERS / name / "contents" / "images" / "2560x1600.jpg" for name in PLASMA},
+    }
+    for name, file in files.items():
+        split = next((split for split, held in HELD_OUT.items() if name in held), "train")
+        try:
+            picture = images.decode(file.read_bytes())
+        except (OSError, images.UnreadableImage) as error:
+            raise TrainingError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}): {INSTEAD}.") from error
+        if name in LOMIRI:
+            picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+        yield name, split, images.whole(picture, 3)
+
+
+def _folder(path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    if not path.is_dir():
+        raise TrainingError(f"--data photos:{path}: there is no such folder.")
+    large = [(file, digest, picture) for file, digest, picture in readable(path) if min(picture.size) >= LARGE]
+    order = sorted(range(len(large)), key=lambda index: large[index][1])
+    held = max(1, len(large) // 10)
+    splits = dict.fromkeys(order[:held], "validation") | dict.fromkeys(order[held : 2 * held], "test")
+    for index, (file, _, picture) in enumerate(large):
+        yield file.name, splits.get(index, "train"), images.whole(picture, 3)
+
+
+def _squares(pixels: np.ndarray, split: str) -> list[np.ndarray]:
+    """Squares of a photograph that are not flat: for training all, overlapping; else some of them, spread over it."""
+    side, stride = (LARGE, LARGE) if split == "test" else (SIDE, STRIDE if split == "train" else SIDE)
+    height, width, _ = pixels.shape
+    places = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
+    rough = [square for square in (pixels[y : y + side, x : x + side] for y, x in places) if _roughness(square) >= FLAT]
+    if split == "train":
+        return rough
+    chosen = np.linspace(0, len(rough) - 1, min(len(rough), A_PHOTOGRAPH[split])).astype(int)
+    return [rough[index] for index in chosen]
+
+
+def _roughness(square: np.ndarray) -> float:
+    """Levels from a pixel to its neighbours, on average."""
+    grey = square.mean(axis=2)
+    return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()) / 2

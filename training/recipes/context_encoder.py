@@ -1,0 +1,237 @@
+"""Context encoder: what a hole in a picture may have held, from what is around it.
+
+Pathak et al. 2016. `improved`: gated convolutions (Yu et al. 2019, section 3.1) with skips and dilation, holes of all kinds, R3GAN's
+relativistic objective (Huang et al. 2024) on patches, a perceptual distance. `chapter`: the paper's encoder and decoder through a
+bottleneck, squared differences and cross-entropy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from training import translation
+from training.data import Dataset, masks
+from training.data.pixels import to_floats, to_pixels
+from training.layers import convolution, double, from_pixels, infer, leaky, serve, spread
+from training.layers import to_pixels as graph_to_pixels
+from training.loop import Run, evenly, group_sheet
+from training.losses import binary_cross_entropy, relativistic
+from training.problems import TrainingError
+from training.recipes import About, setting
+from training.step import Step
+
+TASKS = {"inpaint": {"inpainter": "inpainter"}}
+SMOKE = "drawn-pairs"
+
+ABOUT = About(
+    title="Context encoder",
+    description="Paints holes in a picture anew: scratches, writing, blocks, whatever a mask covers.",
+    limits="Large holes get what is likely there, without the detail of the rest; a thing that is mostly covered does not come back. "
+    "Trained on photographs.",
+    misuse="Not for passing off a picture as untouched, nor for taking marks of ownership out: what it paints never was there.",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Some three hours on two CPU cores."""
+
+    variant: Literal["improved", "chapter"] = "improved"
+    epochs: int = setting(80, "passes over the training pictures, of which a step sees a random square each")
+    batch_size: int = setting(8, "pictures a step")
+    crop: int = setting(128, "side of those squares")
+    width: int = setting(32, "filters of the first convolutions")
+    blocks: int = setting(6, "residual blocks at the narrowest place, each dilated twice as much as the last, up to 8", only="improved")
+    latent_dimension: int = setting(512, "numbers that a picture is kept in", only="chapter")
+    learning_rate: float = setting(4e-4, "of Adam, at its highest")
+    reconstruction: float = setting(20.0, "weight of differences in holes, over their area", least=0)
+    known: float = setting(1.0, "weight of differences outside of holes", least=0, only="improved")
+    perceptual: float = setting(1.0, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
+    adversarial: float = setting(0.3, "weight of the discriminator's judgement; 0: none", least=0)
+    penalty: float = setting(0.1, "weight of the gradient penalties", least=0, only="improved")
+    average: float = setting(0.999, "momentum of the painter's moving average, which is what ships", least=0, below=1, only="improved")
+    window: int = setting(256, "side of the squares round holes in which it serves", only="improved")
+
+
+CHAPTER = Config(variant="chapter", width=64, learning_rate=2e-4, reconstruction=1000.0, adversarial=1.0, batch_size=32)
+
+
+def painter(size: int, channels: int, config: Config) -> keras.Model:
+    """Pictures (batch, size, size, channels) in -1..1 and holes (batch, size, size, 1), 1 where there is one -> pictures alike.
+
+    What lies in holes is not looked at.
+    """
+    pictures, holes = keras.Input((size, size, channels), name="pictures"), keras.Input((size, size, 1), name="holes")
+    seen = layers.Concatenate()([pictures - pictures * holes, holes])
+    made = _chapter_painter(seen, channels, config) if config.variant == "chapter" else _gated_painter(seen, channels, config)
+    return keras.Model([pictures, holes], made, name="painter")
+
+
+def _gated_painter(seen: Any, channels: int, config: Config) -> Any:
+    x = _gated(seen, config.width, 4, strides=2)
+    half = x = _gated(x, config.width)
+    x = _gated(x, 2 * config.width, 4, strides=2)
+    quarter = x = _gated(x, 2 * config.width)
+    x = _gated(x, 4 * config.width, 4, strides=2)
+    for block in range(config.blocks):
+        y = _gated(translation.pixel_norm(x), 4 * config.width, dilation_rate=2 ** min(block, 3))
+        x = layers.Add()([x, layers.Conv2D(4 * config.width, 3, padding="same", kernel_initializer="zeros")(y)])
+    x = _gated(layers.Concatenate()([double(_gated(x, 2 * config.width)), quarter]), 2 * config.width)
+    x = _gated(layers.Concatenate()([double(_gated(x, config.width)), half]), config.width)
+    fine = leaky()(spread(convolution(4 * translation.FINE)(x), 2))
+    return layers.Conv2D(channels, 3, padding="same", activation="tanh")(layers.Concatenate()([fine, seen]))
+
+
+def _gated(x: Any, filters: int, size: int = 3, **options: Any) -> Any:
+    """A convolution whose every value another one lets pass or holds back."""
+    y = convolution(2 * filters, size, **options)(x)
+    return leaky()(y[..., :filters]) * ops.sigmoid(y[..., filters:])
+
+
+def _chapter_painter(seen: Any, channels: int, config: Config) -> Any:
+    x, levels = seen, 0
+    while x.shape[1] % 2 == 0 and x.shape[1] > 4:
+        x = layers.Conv2D(min(config.width * 2**levels, 8 * config.width), 4, strides=2, padding="same")(x)
+        x = leaky()(layers.BatchNormalization()(x) if levels else x)
+        levels += 1
+    _, height, width, filters = x.shape
+    x = leaky()(layers.BatchNormalization()(layers.Conv2D(config.latent_dimension, (height, width))(x)))
+    x = layers.Conv2DTranspose(filters, (height, width))(x)
+    for level in reversed(range(levels)):
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        last = level == 0
+        wanted = channels if last else min(config.width * 2 ** (level - 1), 8 * config.width)
+        x = layers.Conv2DTranspose(wanted, 4, strides=2, padding="same", activation="tanh" if last else None)(x)
+    return x
+
+
+def train(config: Config, data: Dataset, run: Run) -> keras.Model:
+    """Trains the painter against the discriminator and returns it."""
+    side, channels = min(config.crop, data.shape[0]), data.shape[2]
+    if side % 8:
+        raise TrainingError(f"--crop {side}: it has to be a multiple of 8.")
+    pictures, paint = data.train.images, painter(side, channels, config)
+    judge = translation.patch_discriminator(channels + 1, config.width, 3)
+    perceptual = translation.Perceptual(side) if config.variant == "improved" and config.perceptual else None
+    plan = run.plan(len(pictures), config.batch_size, config.epochs)
+    paint_loss, judge_loss = _losses(paint, judge, perceptual, config)
+    frozen = perceptual.variables if perceptual else []
+    moved = translation.adam(config, plan.steps, average=config.variant == "improved")
+    paint_step = Step(paint_loss, paint.trainable_variables, moved, [*paint.non_trainable_variables, *judge.variables, *frozen])
+    judged = translation.adam(config, plan.steps)
+    judge_step = Step(judge_loss, judge.trainable_variables, judged, [*judge.non_trainable_variables, *paint.variables])
+
+    def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
+        (chosen,) = translation.cropped([pictures[indices]], side, random)
+        chosen = np.stack([one[:, :: random.choice((-1, 1))] for one in chosen])
+        batch = to_floats(chosen), masks.mixed(len(chosen), side, random)[..., None].astype(np.float32)
+        return (judge_step(*batch) if config.adversarial else {}) | paint_step(*batch)
+
+    whole, holes = _held_out(data, data.shape[0])
+
+    def sheet() -> np.ndarray:
+        with paint_step.averaged():
+            model = translation.at(data.shape[0], paint, lambda size: painter(size, channels, config))
+            made = to_pixels(infer(model, [to_floats(whole), holes[..., None].astype(np.float32)])[0])
+        return _sheet(whole, holes, np.where(holes[..., None], made, whole))
+
+    run.fit(step, plan, variables=[*paint.variables, *judge.variables, *judge_step.variables, *paint_step.variables], sheet=sheet)
+    paint_step.finish()
+    return paint
+
+
+def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Config) -> tuple[Any, Any]:
+    improved = config.variant == "improved"
+
+    def filled(pictures: Any, holes: Any) -> tuple[Any, Any]:
+        """What is painted, and the pictures with that in their holes."""
+        made = paint([pictures, holes], training=True)
+        return made, pictures + (made - pictures) * holes
+
+    def scores(pictures: Any, holes: Any) -> Any:
+        return judge(ops.concatenate([pictures, holes], axis=-1), training=True)
+
+    def paint_loss(pictures: Any, holes: Any) -> tuple[Any, dict[str, Any]]:
+        made, whole = filled(pictures, holes)
+        difference = made - pictures
+        distance = ops.abs(difference) if improved else ops.square(difference)
+        inside = ops.sum(distance * holes) / (ops.sum(holes) * made.shape[-1])
+        value, scalars = config.reconstruction * inside, {"reconstruction": inside}
+        if improved:
+            value += config.known * ops.mean(distance * (1.0 - holes))
+        if perceptual is not None:
+            scalars["perceptual"] = perceptual(whole, pictures)
+            value += config.perceptual * scalars["perceptual"]
+        if config.adversarial:
+            ours = scores(whole, holes)
+            scalars["generator"] = relativistic(ours, scores(pictures, holes)) if improved else binary_cross_entropy(ours, 1.0)
+            value += config.adversarial * scalars["generator"]
+        return value, scalars
+
+    def judge_loss(pictures: Any, holes: Any) -> tuple[Any, dict[str, Any]]:
+        whole = ops.stop_gradient(filled(pictures, holes)[1])
+        on_real, on_made = scores(pictures, holes), scores(whole, holes)
+        if not improved:
+            value = (binary_cross_entropy(on_real, 1.0) + binary_cross_entropy(on_made, 0.0)) / 2
+            return value, {"discriminator": value}
+        pairing = relativistic(on_real, on_made)
+        penalty = sum(translation.slope(lambda x: scores(x, holes), one) for one in (pictures, whole))
+        return pairing + config.penalty / 2 * penalty, {"discriminator": pairing, "penalty": penalty}
+
+    return paint_loss, judge_loss
+
+
+def _held_out(data: Dataset, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of the validation split, and a hole of each kind in turn."""
+    chosen, random = evenly(data.validation.images, 2 * len(masks.KINDS)), np.random.default_rng(0)
+    kinds = [*masks.KINDS] * 2
+    return chosen, np.concatenate([masks.drawn(kind, 1, side, random) for kind in kinds])
+
+
+def _sheet(pictures: np.ndarray, holes: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """With holes in grey, painted, the truth; two such groups in a row."""
+    return group_sheet([np.where(holes[..., None], np.uint8(128), pictures), made, pictures], 2)
+
+
+def serving(config: Config, data: Dataset, trained: keras.Model) -> dict[str, keras.Model]:
+    """`inpainter`: images and masks -> inpainted, with what is outside of the masks as it came."""
+    size, channels = _window(config, data), data.shape[2]
+    pixels, pictures = from_pixels(size, channels)
+    given = keras.Input((size, size, 1), dtype="uint8", name="masks")
+    holes = ops.cast(ops.cast(given, "int32") > 127, "float32")
+    model = translation.at(size, trained, lambda size: painter(size, channels, config))
+    made = graph_to_pixels(model([pictures, holes], training=False))
+    return {"inpainter": serve([pixels, given], {"inpainted": ops.where(holes > 0, made, pixels)})}
+
+
+def _window(config: Config, data: Dataset) -> int:
+    return config.window if config.variant == "improved" else min(config.crop, data.shape[0])
+
+
+def describe(config: Config, data: Dataset) -> dict[str, Any]:
+    """In which squares it looks at pictures."""
+    size = _window(config, data)
+    if size % 16:
+        raise TrainingError(f"--window {size}: it has to be a multiple of 16.")
+    return {
+        "fit": data.fit.model_copy(update={"height": size, "width": size, "mode": "cover"}),
+        "largest_batch": max(1, min(64, translation.BATCH_PIXELS // size**2)),
+    }
+
+
+def samples(config: Config, data: Dataset, graphs: dict[str, keras.Model]) -> np.ndarray:
+    """Pictures held out for choices: with a hole, painted, the truth."""
+    pictures, holes = _held_out(data, data.shape[0])
+    missing = max(0, _window(config, data) - data.shape[0])
+    size = _window(config, data)
+    pad = ((0, 0), (0, missing), (0, missing), (0, 0))
+    given = {"images": np.pad(pictures, pad, mode="edge"), "masks": np.pad(holes[..., None], pad).astype(np.uint8) * 255}
+    given = {name: array[:, :size, :size] for name, array in given.items()}
+    side = min(size, data.shape[0])
+    made = infer(graphs["inpainter"], given, at_once=4)[0][:, :side, :side]
+    return _sheet(pictures[:, :side, :side], holes[:, :side, :side], made)
