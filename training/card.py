@@ -20,6 +20,7 @@ CAPTIONS = {
     "matching": "Twelve outputs, and their truths in another order: which belongs to which? (`matching` in report.json has the solution.)",
     "nearest": "Twenty samples; below each the training picture nearest in features, and the one nearest in pixels.",
 }
+MOST_NAMED = 20
 FILE, REPORT, PICTURES = "README.md", "report.json", "pictures"
 
 MEANING = {
@@ -105,7 +106,8 @@ def _facts(manifest: Manifest) -> str:
             ("Takes", f"any picture, fitted to {fit.width} x {fit.height}, {fit.channels} channel{'s' * (fit.channels > 1)}, `{fit.mode}`")
         )
     if manifest.classes:
-        rows.append(("Classes", ", ".join(manifest.classes)))
+        more = len(manifest.classes) - MOST_NAMED
+        rows.append(("Classes", ", ".join(manifest.classes[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")))
     made = [port.item for graph in manifest.graphs.values() for port in graph.outputs if port.name == "images"]
     if made:
         rows.append(("Draws", f"{made[0][1]} x {made[0][0]}, {made[0][2]} channel{'s' * (made[0][2] > 1)}"))

@@ -64,7 +64,7 @@ def export(
         if default_for is None:
             default_for = tuple(task for task in earlier.default_for if task in recipe.TASKS) if earlier else ()
         defaults = " ".join(["", "--default-for", *default_for]) if default_for else ""
-        training = _training(recipe, config, data, run, f"{command} --out models/{folder.name}{defaults}")
+        training = _training(recipe, config, own.pop("data", None) or _data(data), run, f"{command} --out models/{folder.name}{defaults}")
         described = _describe(recipe, data, folder.name, declared, training, default_for, own)
         history.draw(run, fresh / card.PICTURES)
         described = _keep(earlier, folder, fresh, described)
@@ -90,6 +90,7 @@ def _describe(
         "title": f"{recipe.ABOUT.title} ({data.title.split(' (')[0]})",
         "description": recipe.ABOUT.description,
         "fit": data.fit if "images" in inputs else None,
+        "classes": data.classes if "labels" in inputs else (),
     }
     return Manifest(
         name=name,
@@ -101,14 +102,13 @@ def _describe(
         default_for=default_for,
         graphs=graphs,
         latent_dimension=inputs["latents"].item[0] if "latents" in inputs else None,
-        classes=data.classes if "labels" in inputs else (),
         opset=OPSET,
         training=training,
         **{**fields, **own},
     )
 
 
-def _training(recipe: Recipe, config: Any, data: Dataset, run: Run, command: str) -> Training:
+def _training(recipe: Recipe, config: Any, data: TrainingData, run: Run, command: str) -> Training:
     return Training(
         recipe=recipe.__name__.rpartition(".")[2].replace("_", "-"),  # type: ignore[attr-defined]
         variant=config.variant,
@@ -119,9 +119,13 @@ def _training(recipe: Recipe, config: Any, data: Dataset, run: Run, command: str
         cpu_seconds=round(run.cpu_seconds, 1),
         device=run.device,
         backend=run.backend,
-        data=TrainingData(source=data.source, title=data.title, license=data.license, origin=data.origin),
+        data=data,
         command=command,
     )
+
+
+def _data(data: Dataset) -> TrainingData:
+    return TrainingData(source=data.source, title=data.title, license=data.license, origin=data.origin)
 
 
 def _earlier(folder: Path) -> Manifest | None:

@@ -178,14 +178,15 @@ def triples(graph: keras.Model, given: np.ndarray, wanted: np.ndarray | None, nu
 
 
 class Perceptual:
-    """The mean difference of pictures on the maps of EfficientNet-Lite0 (`backbone.difference`).
+    """The mean difference of pictures on the maps of a network (`backbone.difference`).
 
     Args:
         size: the side of the pictures.
+        name: of the network.
     """
 
-    def __init__(self, size: int) -> None:
-        self.network = backbone.stages(backbone.network("lite0", size=size))
+    def __init__(self, size: int, name: backbone.Name = "efficientnet-lite0") -> None:
+        self.network = backbone.maps(name, size)
 
     @property
     def variables(self) -> list[keras.Variable]:

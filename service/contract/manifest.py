@@ -168,6 +168,9 @@ class Manifest(Part):
             self._check_input(port)
         for port in (port for graph in graphs for port in graph.outputs if port.name in SCALES):
             self._check_picture(port)
+        for port in (port for graph in graphs for port in graph.outputs if port.name == "probabilities"):
+            if port.item != (len(self.classes),):
+                raise ValueError(f"a graph gives probabilities of {port.item}, but there are {len(self.classes)} classes")
         for port in (port for graph in graphs for port in (*graph.inputs, *graph.outputs)):
             if port.name == "latents" and port.item != (self.latent_dimension,):
                 raise ValueError(f"a graph has latents of {port.item}, but latent_dimension is {self.latent_dimension}")

@@ -30,12 +30,14 @@ class Role:
     """What a task wants of the graph in one of its roles: the names of its inputs and outputs.
 
     Attributes:
+        optional: outputs that a graph may have besides.
         takes: by input, the output of an earlier role that goes in, where its name is another.
     """
 
     inputs: frozenset[str]
     outputs: frozenset[str]
     required: bool = True
+    optional: frozenset[str] = frozenset()
     takes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -396,7 +398,7 @@ class _Reading:
                     continue
                 graph = manifest.graphs[roles[name]]
                 found = frozenset(port.name for port in graph.inputs), frozenset(port.name for port in graph.outputs)
-                if found != (role.inputs, role.outputs):
+                if (found[0], found[1] - role.optional) != (role.inputs, role.outputs):
                     raise LoadError(
                         f"{where}: the {name} of {task} takes {sorted(role.inputs)} and gives {sorted(role.outputs)}, "
                         f"but {roles[name]} takes {sorted(found[0])} and gives {sorted(found[1])}",

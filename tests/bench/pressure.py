@@ -106,7 +106,8 @@ async def uploads(number: int = 32) -> str:
     Image.fromarray(picture).save(buffer, "JPEG", quality=85)
     times = []
     async with client() as uploading, client() as asking:
-        work = asyncio.gather(*(uploading.post("/v1/embed", files={"image": ("a.jpg", buffer.getvalue())}) for _ in range(number)))
+        upload = {"files": {"image": ("a.jpg", buffer.getvalue())}, "data": {"model": "vae"}}
+        work = asyncio.gather(*(uploading.post("/v1/embed", **upload) for _ in range(number)))
         began = time.perf_counter()
         while not work.done():
             asked = time.perf_counter()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from support import MODELS as SHIPPED
 from support import encoded, pixels
 
 MODELS = ["autoencoder", "vae", "vae-map"]
 
 
-def embed(client: httpx.Client, content: bytes, **fields: str) -> dict[str, object]:
+def embed(client: httpx.Client, content: bytes, **fields: str) -> dict[str, Any]:
     answer = client.post("/v1/embed", files={"image": content}, data=fields)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -27,8 +29,17 @@ def test_embedding_has_the_models_width(client: httpx.Client, digit: bytes, mode
     assert body["model"] == model
 
 
-def test_the_default_is_the_vae(client: httpx.Client, digit: bytes) -> None:
-    assert embed(client, digit) == embed(client, digit, model="vae")
+def test_the_default_also_says_what_a_picture_shows(client: httpx.Client) -> None:
+    flower = (SHIPPED / "efficientnet-lite0" / "golden" / "uploads" / "plain.png").read_bytes()
+    body = embed(client, flower)
+    assert (body["model"], body["dimension"], len(body["embedding"])) == ("efficientnet-lite0", 1280, 1280)
+    labels = [(label["label"], label["probability"]) for label in body["labels"]]
+    assert len({label for label, _ in labels} & set(client.get("/v1/models/efficientnet-lite0").json()["classes"])) == 5
+    assert [share for _, share in labels] == sorted((share for _, share in labels), reverse=True)
+
+
+def test_a_model_without_classes_names_none(client: httpx.Client, digit: bytes) -> None:
+    assert "labels" not in embed(client, digit, model="vae")
 
 
 def test_the_same_picture_in_another_form_is_the_same_embedding(client: httpx.Client, digit: bytes) -> None:
@@ -43,7 +54,7 @@ def test_the_same_picture_in_another_form_is_the_same_embedding(client: httpx.Cl
 
 def test_base64_in_json_is_the_same_request(client: httpx.Client, digit: bytes) -> None:
     answer = client.post("/v1/embed", json={"image": base64.b64encode(digit).decode(), "model": "vae"})
-    assert answer.json() == embed(client, digit)
+    assert answer.json() == embed(client, digit, model="vae")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -59,7 +70,7 @@ def test_reconstruction_in_json_tells_error_and_embedding(client: httpx.Client, 
     image = pixels(base64.b64decode(body["image"]))
     assert (body["width"], body["height"]) == (28, 28)
     assert body["error"] == pytest.approx(np.mean(((image.astype(float) - pixels(digit)) / 255) ** 2))
-    assert body["embedding"] == embed(client, digit)["embedding"]
+    assert body["embedding"] == embed(client, digit, model="vae")["embedding"]
     again = client.post("/v1/generate", json={"latents": [body["embedding"]]}).json()
     assert np.array_equal(pixels(base64.b64decode(again["images"][0])), image)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from training import metrics, upscaling
+from training import backbone, metrics, upscaling
 from training.data import Split, load, masks
 from training.data.pixels import to_floats, to_pixels
 from training.layers import infer, spread
@@ -111,3 +112,26 @@ def test_a_folder_without_large_photographs_is_refused(tmp_path: Path) -> None:
         load(f"photos:{tmp_path}")
     with pytest.raises(TrainingError, match="no such folder"):
         load(f"photos:{tmp_path}/nowhere")
+
+
+@pytest.mark.parametrize(("name", "builder", "number", "width"), [("vgg19", "VGG19", 16, 512), ("inception_v3", "InceptionV3", 11, 2048)])
+def test_other_backbones(monkeypatch: pytest.MonkeyPatch, name: backbone.Name, builder: str, number: int, width: int) -> None:
+    build = getattr(keras.applications, builder)
+
+    def untrained(weights: str, **options: Any) -> Any:
+        assert weights == "imagenet"
+        return build(weights=None, **options)
+
+    monkeypatch.setattr(keras.applications, builder, untrained)
+    pictures = np.zeros((1, 96, 96, 3), np.float32)
+    maps = backbone.maps(name, 96)(pictures)
+    assert len(maps) == number
+    assert all(one.shape[0] == 1 and one.shape[1] <= 96 for one in maps)
+    assert backbone.embedder(name, 96)(pictures)["embedding"].shape == (1, width)
+
+    def unreachable(**options: Any) -> Any:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(keras.applications, builder, unreachable)
+    with pytest.raises(TrainingError, match=rf"--backbone {name}: its weights cannot be had \(no connection\)"):
+        backbone.maps(name, 96)

@@ -50,7 +50,8 @@ class Config:
     pretraining: float = setting(0.5, "share of the steps that are taught by pixels alone", least=0, below=1)
     learning_rate: float = setting(4e-4, "of Adam, at its highest")
     reconstruction: float = setting(10.0, "weight of mean absolute differences", least=0)
-    perceptual: float = setting(1.0, "weight of the distance on EfficientNet-Lite0", least=0)
+    perceptual: float = setting(1.0, "weight of the distance on the backbone's features", least=0)
+    backbone: Literal["efficientnet-lite0", "vgg19", "inception_v3"] = setting("efficientnet-lite0", "whose features are compared")
     adversarial: float = setting(0.5, "weight of the discriminator's judgement; 0: none", least=0)
     penalty: float = setting(0.1, "weight of the gradient penalties", least=0, only="improved")
     average: float = setting(0.999, "momentum of the generator's moving average, which is what ships", least=0, below=1, only="improved")
@@ -71,7 +72,7 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     """Trains the generator, by pixels and then against the discriminator, and returns it."""
     side, channels = upscaling.side(data, config.crop), data.shape[2]
     pictures, draw = data.train.images, network(side // upscaling.SCALE, channels, config)
-    judge, perceptual = _discriminator(side, channels, config), translation.Perceptual(side)
+    judge, perceptual = _discriminator(side, channels, config), translation.Perceptual(side, config.backbone)
     plan = run.plan(len(pictures), config.batch_size, config.epochs)
     first = int(plan.steps * config.pretraining)
     pixel_loss, draw_loss, judge_loss = _losses(draw, judge, perceptual, config)
