@@ -41,6 +41,9 @@ _SMALL = 4096
 _AT_ONCE = 16
 """Squares round holes that are cut together: between one such lot and the next, other requests come."""
 
+_SQUARES, _COVERED = 64, 16
+"""Squares round holes that any picture may have, and how often more of them may cover it."""
+
 _STAGES = ("decode", "queue", "infer", "encode")
 
 
@@ -258,9 +261,14 @@ class Call:
             a copy of the picture with its holes filled.
 
         Raises:
-            ProblemError: as `run`.
+            ProblemError: as `run`; 413 so many squares would be looked at that they have nothing to do with the picture's size any more.
         """
-        holes = await self.work("decode", lambda: Holes(mask, fit_of(model).height))
+        side = fit_of(model).height
+        holes = await self.work("decode", lambda: Holes(mask, side))
+        most = _SQUARES + _COVERED * mask.size // side**2
+        if len(holes.windows) > most:
+            detail = f"Its holes lie in {len(holes.windows):,} squares of {side} x {side}; at most {most:,} are looked at for its size."
+            raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="squares", value=most))
         filled, self._total = pixels.copy(), len(holes.windows)
         for first in range(0, self._total, _AT_ONCE):
             windows = holes.windows[first : first + _AT_ONCE]

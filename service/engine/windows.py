@@ -6,6 +6,7 @@ squares, of which the middles are used. A large one gets a square of twice its s
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,14 +32,18 @@ class Window:
     Attributes:
         top, left, size: in the picture's pixels.
         holes: the numbers of the holes in it that are filled.
-        used: first and one past the last row and column of it that are used.
+        used: the rows and columns of the picture that are filled from it.
     """
 
     top: int
     left: int
     size: int
     holes: frozenset[int]
-    used: tuple[int, int]
+    used: tuple[slice, slice]
+
+
+_Cells = defaultdict[tuple[int, int], set[int]]
+"""By row and column of a grid, the numbers of holes."""
 
 
 class Holes:
@@ -58,40 +63,47 @@ class Holes:
         self.numbers[~mask] = 0
         thick = set(self.numbers[ndimage.minimum_filter(mask, 2 * (side // THIN) + 1)].tolist())
         self.windows: list[Window] = []
-        small, long = defaultdict[tuple[int, int], set[int]](set), set[int]()
-        for number, (rows, columns) in enumerate(ndimage.find_objects(self.numbers), 1):
-            extent = max(rows.stop - rows.start, columns.stop - columns.start)
-            centre = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
-            if extent <= side // 2:
-                small[centre[0] // (side // 4), centre[1] // (side // 4)].add(number)
+        small, middling, long = _Cells(set), _Cells(set), set[int]()
+        for number, place in enumerate(ndimage.find_objects(self.numbers), 1):
+            extent = max(along.stop - along.start for along in place)
+            row, column = ((along.start + along.stop) // 2 for along in place)
+            if extent <= side // 4:
+                small[row // (side // 2), column // (side // 2)].add(number)
+            elif extent <= side // 2:
+                middling[row // (side // 4), column // (side // 4)].add(number)
             elif number not in thick:
                 long.add(number)
             else:
-                size = min(2 * extent, max(*mask.shape, side))
-                self.windows.append(Window(*self._inside(centre, size), size, frozenset([number]), (0, size)))
-        self._share(small, side // 4, (0, side))
-        self._share(self._along(long, side // 2), side // 2, (side // 4, side // 4 + side // 2))
+                self._cover(place, number)
+        self._share(small, side // 2, side // 4)
+        self._share(middling, side // 4, 3 * side // 8)
+        self._share(self._along(long, side // 2), side // 2, 0)
 
-    def _along(self, long: set[int], step: int) -> dict[tuple[int, int], set[int]]:
+    def _cover(self, place: tuple[slice, ...], number: int) -> None:
+        """A square of twice a large hole's size; where the picture is long and narrow, several along the hole."""
+        most = max(min(self.mask.shape), self.side)
+        parts = ([slice(at, min(at + most, along.stop)) for at in range(along.start, along.stop, most)] for along in place)
+        for rows, columns in itertools.product(*parts):
+            size = min(2 * max(rows.stop - rows.start, columns.stop - columns.start), max(*self.mask.shape, self.side))
+            top, left = (_inside(part, size, length) for part, length in zip((rows, columns), self.mask.shape, strict=True))
+            self.windows.append(Window(top, left, size, frozenset([number]), (rows, columns)))
+
+    def _along(self, long: set[int], step: int) -> _Cells:
         """Through which cells of a grid some holes go."""
         rows, columns = np.nonzero(np.isin(self.numbers, list(long)))
         shape = (*(length // step + 1 for length in self.mask.shape), self.numbers.max() + 1)
         places = np.unique(np.ravel_multi_index((rows // step, columns // step, self.numbers[rows, columns]), shape))
-        found = defaultdict[tuple[int, int], set[int]](set)
+        found = _Cells(set)
         for row, column, number in zip(*(part.tolist() for part in np.unravel_index(places, shape)), strict=True):
             found[row, column].add(number)
         return found
 
-    def _share(self, cells: dict[tuple[int, int], set[int]], step: int, used: tuple[int, int]) -> None:
-        """A square round each cell of a grid, for all holes that are filled from there."""
+    def _share(self, cells: _Cells, step: int, beyond: int) -> None:
+        """A square round each cell of a grid, for all holes that are filled from there, which may reach so far beyond the cell."""
         edge = (self.side - step) // 2
-        for (row, column), found in cells.items():
-            self.windows.append(Window(row * step - edge, column * step - edge, self.side, frozenset(found), used))
-
-    def _inside(self, centre: tuple[int, int], size: int) -> tuple[int, int]:
-        """The upper left corner of a square round a place, moved into the picture as far as it fits."""
-        top, left = (max(min(middle - size // 2, length - size), 0) for middle, length in zip(centre, self.mask.shape, strict=True))
-        return top, left
+        for cell, found in cells.items():
+            used = tuple(slice(max(0, place * step - beyond), (place + 1) * step + beyond) for place in cell)
+            self.windows.append(Window(cell[0] * step - edge, cell[1] * step - edge, self.side, frozenset(found), (used[0], used[1])))
 
     def cut(self, pixels: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """What the model sees: uint8 (side, side, channels) and the mask (side, side, 1), 255 in all holes.
@@ -124,14 +136,17 @@ class Holes:
     def _fill(self, pixels: np.ndarray, window: Window, filled: np.ndarray) -> None:
         if window.size != self.side:
             filled = _resized(filled, window.size)
-        first, last = window.used
-        height, width = self.mask.shape
-        top, left = max(0, window.top + first), max(0, window.left + first)
-        bottom, right = min(height, window.top + last), min(width, window.left + last)
-        numbers = self.numbers[top:bottom, left:right]
+        numbers = self.numbers[window.used]
         holes = np.isin(numbers, list(window.holes))
-        own = filled[top - window.top : bottom - window.top, left - window.left : right - window.left]
-        pixels[top:bottom, left:right][holes] = own[holes]
+        top, left = (used.start - start for used, start in zip(window.used, (window.top, window.left), strict=True))
+        own = filled[top : top + holes.shape[0], left : left + holes.shape[1]]
+        pixels[window.used][holes] = own[holes]
+
+
+def _inside(part: slice, size: int, length: int) -> int:
+    """Where a square round a part of a side begins that is moved into the picture as far as it fits."""
+    start: int = (part.start + part.stop - size) // 2
+    return max(0, min(start, length - size))
 
 
 def _resized(square: np.ndarray, side: int) -> np.ndarray:
