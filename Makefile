@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test schema bench pressure lint format lock clean
+.PHONY: serve test schema bench pressure large lint format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
@@ -26,6 +26,10 @@ bench: $(VENV)/.cpu $(VENV)/.training .venv-litserve/.done
 # The server under large uploads, callers that leave, stops, reloads and a full queue.
 pressure: $(VENV)/.cpu $(VENV)/.dev
 	$(BIN)/python tests/bench/pressure.py
+
+# One picture: make large ARGS="translate pix2pix-relief-to-satellite 256x256"
+large: $(VENV)/.cpu $(VENV)/.dev
+	$(BIN)/python tests/bench/large.py $(ARGS)
 
 .venv-litserve/.done: tests/bench/litserve.txt
 	$(PYTHON) -m venv .venv-litserve

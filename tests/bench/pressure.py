@@ -58,10 +58,10 @@ class Process:
         except httpx.HTTPError:
             return False
 
-    def resident(self) -> float:
-        """Megabytes of memory."""
+    def resident(self, which: str = "VmRSS") -> float:
+        """Megabytes of memory; `VmHWM` is the most so far."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+        return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
 
     def stop(self) -> int:
         self.process.terminate()
