@@ -40,9 +40,9 @@ _SMALL = 4096
 
 _AT_ONCE = 16
 """Squares round holes that are cut together: between one such lot and the next, other requests come."""
-
-_SQUARES, _COVERED = 64, 16
-"""Squares round holes that any picture may have, and how often more of them may cover it."""
+_FREE, _OVERLAP, _COVERED = 64, 4, 16
+"""Tiles or squares that any picture may take; how many times the largest answer tiles may cover beyond that, and how many times the
+picture squares round holes."""
 
 _STAGES = ("decode", "queue", "infer", "encode")
 
@@ -173,24 +173,30 @@ class Call:
         except images.UnreadableImage as error:
             raise ProblemError(Code.UNREADABLE_IMAGE, f"{field}: {error}.") from error
 
-    async def pixels(
-        self, content: bytes, model: Model, field: str = "image", *, fitted: bool = True, channels: int | None = None
-    ) -> np.ndarray:
-        """An uploaded picture as the (height, width, channels) array that the model takes, or at its own size with the model's channels,
-        unless others are asked for.
+    async def pixels(self, content: bytes, model: Model, *, fitted: bool = True) -> np.ndarray:
+        """An uploaded picture as the (height, width, channels) array that the model takes, or at its own size with the model's channels.
 
         Raises:
             ProblemError: 415 unreadable, 413 too many pixels, 503 too many are waiting to be decoded, 504 too late.
         """
+        fit = fit_of(model)
+        prepare = partial(images.fit, to=fit) if fitted else partial(images.whole, channels=fit.channels)
+        return await self._decoded(content, model, "image", prepare)
+
+    async def mask(self, content: bytes, model: Model) -> np.ndarray:
+        """An uploaded mask at its own size, bool (height, width), true where it is brighter than half; what is transparent is not.
+
+        Raises:
+            ProblemError: as `pixels`.
+        """
+        levels = await self._decoded(content, model, "mask", partial(images.whole, channels=1, behind="black"))
+        return np.asarray(levels[..., 0] > 127)
+
+    async def _decoded(self, content: bytes, model: Model, field: str, prepare: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
         self.in_time()
         with self._refusals(model):
             self.workers.check_room()
-            return await self.work("decode", partial(self._pixels, content, model, field, fitted, channels), deadline=self.deadline)
-
-    def _pixels(self, content: bytes, model: Model, field: str, fitted: bool, channels: int | None) -> np.ndarray:
-        fit = fit_of(model)
-        picture = self._decode(content, model, field)
-        return images.fit(picture, fit) if fitted else images.whole(picture, channels or fit.channels)
+            return await self.work("decode", lambda: prepare(self._decode(content, model, field)), deadline=self.deadline)
 
     def _decode(self, content: bytes, model: Model, field: str) -> Image.Image:
         most = int(self.settings.max_megapixels * 1e6)
@@ -242,7 +248,11 @@ class Call:
             (made,) = (await self.run(model, task, role, images=fitted[None], **_each(more, 1))).values()
             return await self.work("encode", partial(images.unfit, made[0], width * scale, height * scale, fit))
         grid = Grid(height, width, (fit.height, fit.width), model.manifest.margin, model.manifest.feather, scale)
-        self.room_for(grid.rows.covered * scale, grid.columns.covered * scale, media.PNG)
+        area = fit.height * fit.width * scale**2
+        most = int(_OVERLAP * self.settings.max_output_megapixels * 1e6) + _FREE * area
+        if grid.number * area > most:
+            detail = f"The {grid.number:,} tiles of this picture would be {grid.number * area:,} pixels; at most {most:,} are made."
+            raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="tile_pixels", value=most))
         self._total, mosaic = grid.number, Mosaic(grid, fit.channels)
         for row in range(grid.rows.number):  # one after the other, so that small requests come between
             tiles = await self.work("decode", partial(grid.cut, pixels, row))
@@ -261,17 +271,16 @@ class Call:
             a copy of the picture with its holes filled.
 
         Raises:
-            ProblemError: as `run`; 413 so many squares would be looked at that they have nothing to do with the picture's size any more.
+            ProblemError: as `run`; 413 what would be looked at covers the picture many times over.
         """
         side = fit_of(model).height
         holes = await self.work("decode", lambda: Holes(mask, side))
-        most = _SQUARES + _COVERED * mask.size // side**2
-        if len(holes.windows) > most:
-            detail = f"Its holes lie in {len(holes.windows):,} squares of {side} x {side}; at most {most:,} are looked at for its size."
-            raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="squares", value=most))
+        most = _FREE * side**2 + _COVERED * mask.size
+        if holes.area > most:
+            detail = f"What is round the holes covers {holes.area:,} pixels; of this picture at most {most:,} are looked at."
+            raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="hole_pixels", value=most))
         filled, self._total = pixels.copy(), len(holes.windows)
-        for first in range(0, self._total, _AT_ONCE):
-            windows = holes.windows[first : first + _AT_ONCE]
+        for windows in holes.lots(_AT_ONCE * side**2):
             squares, masks = await self.work("decode", partial(holes.cut_all, pixels, windows))
             (made,) = (await self.run(model, task, role, images=squares, masks=masks)).values()
             await self.work("encode", partial(holes.fill_all, filled, windows, made))

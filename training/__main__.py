@@ -141,7 +141,8 @@ def _data_of(folder: Path, source: str | None) -> Any:
     ports = [port for graph in manifest.graphs.values() for port in (*graph.inputs, *graph.outputs) if port.name == "images"]
     height, _, channels = ports[0].item
     dataset = data.load(source or manifest.training.data.source, height, channels)
-    if manifest.large == "resize" and dataset.shape != ports[0].item:
+    exact = {"generate", "digits", "reconstruct", "translate", "swap"} & set(manifest.tasks)  # the others show pictures of any size
+    if exact and manifest.large == "resize" and dataset.shape != ports[0].item:
         raise TrainingError(f"--data {dataset.source} has pictures of {dataset.shape}, {manifest.name} is for {ports[0].item}.")
     return dataset
 

@@ -91,13 +91,13 @@ def _describe(
         "description": recipe.ABOUT.description,
         "fit": data.fit if "images" in inputs else None,
         "classes": data.classes if "labels" in inputs else (),
+        "license": "Apache-2.0",
     }
     return Manifest(
         name=name,
         version="1",
         limits=recipe.ABOUT.limits,
         misuse=recipe.ABOUT.misuse,
-        license="Apache-2.0",
         tasks={task: {role: graph for role, graph in roles.items() if graph in graphs} for task, roles in recipe.TASKS.items()},
         default_for=default_for,
         graphs=graphs,

@@ -119,6 +119,8 @@ class Job:
             checkpoint_seconds=checkpoint_seconds,
             quiet=self.smoke and not sys.stderr.isatty(),
         )
+        if hasattr(recipe, "describe"):
+            recipe.describe(config, dataset)  # what cannot be served is refused before the training
         keras.utils.set_random_seed(self.seed)
         trained = recipe.train(config, dataset, run)
         if keras.config.backend() != "tensorflow":

@@ -126,7 +126,7 @@ class Run:
         progress = tqdm(total=steps * epochs, initial=self.step, disable=self.quiet, unit="step", smoothing=0.05)
         writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
         clock, saved, begun = _Clock(self), time.monotonic(), self.step
-        order, order_epoch = np.empty(0, int), -1
+        order, order_epoch, scalars = np.empty(0, int), -1, dict[str, Any]()
         try:
             with writer, progress, _stop_on_signal() as stopped:
                 while self.step < steps * epochs:
@@ -134,7 +134,7 @@ class Run:
                     if epoch != order_epoch:
                         order, order_epoch = self.generator(1, epoch).permutation(items), epoch
                     indices = order[position * batch_size : (position + 1) * batch_size]
-                    scalars = step(indices, self.generator(2, self.step))
+                    scalars = dict(step(indices, self.generator(2, self.step)))
                     self.step += 1
                     progress.update()
                     if self.step % REPORT_STEPS == 0 or self.step % steps == 0:
@@ -147,7 +147,7 @@ class Run:
                         saved = time.monotonic()
                     if stopped() and self.step < steps * epochs:
                         raise Interrupted(f"Stopped at step {self.step} of {steps * epochs}; --resume goes on from there.")
-                if self.step > begun:
+                if self.step > begun or not self.checkpoint.exists():
                     clock.tick()
                     self._save(variables, plan, scalars)
         except OSError as error:

@@ -14,7 +14,7 @@ from PIL import Image
 from training import metrics, upscaling
 from training.backbone import Features
 from training.data import Dataset, masks
-from training.loop import group_sheet
+from training.loop import evenly, group_sheet
 from training.problems import TrainingError
 from training.served import Served, decoded
 
@@ -113,7 +113,7 @@ def _closeness(pictures: np.ndarray, truth: np.ndarray) -> float:
 
 def _sheet(small: np.ndarray, plain: np.ndarray, made: np.ndarray, truth: np.ndarray, path: Path) -> None:
     """The middles of test pictures at their own scale: small, bicubic, upscaled, truth; two such groups in a row."""
-    chosen = np.linspace(0, len(truth) - 1, SHOWN).astype(int)
-    start = (truth.shape[1] - DETAIL) // 2
-    place = (chosen, slice(start, start + DETAIL), slice(start, start + DETAIL))
-    Image.fromarray(group_sheet([upscaling.squares(small)[place], plain[place], made[place], truth[place]], 2)).save(path)
+    start = max(0, (truth.shape[1] - DETAIL) // 2)
+    inner = slice(start, start + DETAIL)
+    columns = [evenly(pictures, SHOWN)[:, inner, inner] for pictures in (upscaling.squares(small), plain, made, truth)]
+    Image.fromarray(group_sheet(columns, 2)).save(path)

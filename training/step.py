@@ -73,7 +73,7 @@ class Step:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Puts the exponential moving averages in the place of the variables for a while."""
-        if not self.optimizer.use_ema:
+        if not self._has_averages:
             yield
             return
         before = [keras.ops.convert_to_numpy(variable) for variable in self.moved]
@@ -86,8 +86,13 @@ class Step:
 
     def finish(self) -> None:
         """Leaves the moving averages, where the optimizer keeps any, in the variables for good."""
-        if self.optimizer.use_ema:
+        if self._has_averages:
             self.optimizer.finalize_variable_values(self.moved)
+
+    @property
+    def _has_averages(self) -> bool:
+        """Before the first step they are zeros."""
+        return bool(self.optimizer.use_ema and int(self.optimizer.iterations) > 0)
 
     def _tensorflow(self) -> Callable[..., dict[str, Any]]:
         @tf.function

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from service.contract import images
 from service.contract.manifest import SCALES, Fit
 from training.data import Dataset
-from training.data.pixels import to_floats
+from training.data.pixels import mirrored, to_floats, to_pixels
 from training.layers import convolution, from_pixels, infer, serve, spread
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import evenly, group_sheet
@@ -23,6 +23,8 @@ from training.translation import cropped
 SCALE = SCALES["upscaled"]
 FINE = 8
 """Channels at the full size."""
+CLEAN = 0.2
+"""The share of pictures that are reduced only, where others are spoilt."""
 BATCH_PIXELS = 2**21
 """Of the largest batch's answers: it takes some 200 MB."""
 SHOWN = 8
@@ -89,16 +91,24 @@ def _smaller(image: Image.Image, filter: Image.Resampling) -> Image.Image:
     return image.resize((image.width // SCALE, image.height // SCALE), filter)
 
 
+def drawn(model: keras.Model, held: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The sheet of a network in training."""
+    small, large = held
+    return sheet(to_pixels(infer(model, small, to_floats)[0]), small, large)
+
+
 def spoilt(pictures: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """The same as cameras and the net leave pictures: blurred, reduced by one filter or another, noisy, compressed as JPEG.
 
-    A single pass of the kinds of degradation of Wang et al. 2021 (Real-ESRGAN), section 3.1; a third of the pictures is reduced only.
+    A single pass of the kinds of degradation of Wang et al. 2021 (Real-ESRGAN), section 3.1; a fifth of the pictures is reduced only.
     """
     return np.stack([_spoilt(picture, random) for picture in pictures])
 
 
 def _spoilt(picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
     image = Image.fromarray(picture)
+    if random.random() < CLEAN:
+        return np.asarray(_smaller(image, Image.Resampling.BICUBIC))
     if random.random() < 0.5:
         image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 2.4)))
     filters = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)
@@ -137,7 +147,7 @@ def pairs(pictures: np.ndarray, side: int, degradation: Degradation, random: np.
         side: of the large ones.
     """
     (large,) = cropped([pictures], side, random)
-    large = np.stack([np.rot90(one[:, :: random.choice((-1, 1))], int(random.integers(4))) for one in large])
+    large = np.stack([np.rot90(one, int(random.integers(4))) for one in mirrored(large, random)])
     small = reduced(large) if degradation == "clean" else spoilt(large, random)
     return to_floats(small), to_floats(large)
 
@@ -148,7 +158,7 @@ def side(data: Dataset, crop: int) -> int:
     Raises:
         TrainingError: the pictures are grey, or the side is no multiple of 4.
     """
-    found = min(crop, data.shape[0])
+    found = min(crop, data.shape[0] // SCALE * SCALE)
     if data.shape[2] != 3:
         raise TrainingError(f"{data.source} is grey; upscalers are trained on colour (--channels 3).")
     if found % SCALE:
@@ -156,9 +166,9 @@ def side(data: Dataset, crop: int) -> int:
     return found
 
 
-def held_out(data: Dataset, degradation: Degradation) -> tuple[np.ndarray, np.ndarray]:
-    """Small and large pictures of the validation split, uint8."""
-    large = evenly(data.validation.images, SHOWN)
+def held_out(data: Dataset, side: int, degradation: Degradation) -> tuple[np.ndarray, np.ndarray]:
+    """Small and large pictures of the validation split, uint8; the large ones cut to a side."""
+    large = evenly(data.validation.images, SHOWN)[:, :side, :side]
     return (reduced(large) if degradation == "clean" else spoilt(large, np.random.default_rng(0))), large
 
 
@@ -187,12 +197,11 @@ def serving(network: keras.Model) -> dict[str, keras.Model]:
 
 def samples(graph: keras.Model, degradation: Degradation, data: Dataset) -> np.ndarray:
     """The card's sheet: pictures held out for choices, small, bicubic, upscaled, truth."""
-    small, large = held_out(data, degradation)
-    _, height, width, _ = small.shape
     tile = graph.input["images"].shape[1]
-    padded = np.pad(small, ((0, 0), (0, max(0, tile - height)), (0, max(0, tile - width)), (0, 0)), mode="edge")[:, :tile, :tile]
-    made = infer(graph, {"images": padded}, at_once=4)[0][:, : SCALE * height, : SCALE * width]
-    return sheet(made, small, large)
+    side = min(data.shape[0] // SCALE, tile)
+    small, large = held_out(data, SCALE * side, degradation)
+    padded = np.pad(small, ((0, 0), (0, tile - side), (0, tile - side), (0, 0)), mode="edge")
+    return sheet(infer(graph, {"images": padded}, at_once=4)[0][:, : SCALE * side, : SCALE * side], small, large)
 
 
 def described(title: str, config: Any) -> dict[str, Any]:

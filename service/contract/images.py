@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -107,9 +107,10 @@ def unfit(pixels: np.ndarray, width: int, height: int, to: Fit) -> np.ndarray:
     Returns:
         uint8 (height, width, channels).
     """
-    if (width, height) == (to.width, to.height):
+    if (height, width) == pixels.shape[:2]:
         return pixels
-    image = picture(pixels)
+    image, scale = picture(pixels), pixels.shape[0] // to.height
+    to = to.model_copy(update={"height": scale * to.height, "width": scale * to.width})
     if to.mode == "contain":
         left, top, inner_width, inner_height = _inside(width, height, to)
         image = image.crop((left, top, left + inner_width, top + inner_height))
@@ -117,9 +118,9 @@ def unfit(pixels: np.ndarray, width: int, height: int, to: Fit) -> np.ndarray:
     return made.reshape(height, width, -1)
 
 
-def whole(image: Image.Image, channels: int) -> np.ndarray:
-    """A decoded picture at its own size, uint8 (height, width, channels); alpha is composited on white unless there are 4 channels."""
-    pixels = np.asarray(_with_channels(image, channels), np.uint8)
+def whole(image: Image.Image, channels: int, behind: Literal["white", "black"] = "white") -> np.ndarray:
+    """A decoded picture at its own size, uint8 (height, width, channels); unless there are 4, alpha is composited on what is `behind`."""
+    pixels = np.asarray(_with_channels(image, channels, behind), np.uint8)
     return pixels.reshape(image.height, image.width, channels)
 
 
@@ -143,9 +144,9 @@ def _contain(image: Image.Image, to: Fit) -> Image.Image:
     return canvas
 
 
-def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+def _with_channels(image: Image.Image, channels: int, behind: str = "white") -> Image.Image:
     if image.mode == "RGBA" and channels != 4:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, behind), image).convert("RGB")
     mode = _MODES[channels]
     return image if image.mode == mode else image.convert(mode)
 

@@ -180,8 +180,8 @@ class Manifest(Part):
         """What the service puts into a port has to be declared: pictures by `fit`, labels by `classes`. Noise is a vector of any width."""
         if port.name == "images" and (self.fit is None or port.item != (self.fit.height, self.fit.width, self.fit.channels)):
             raise ValueError(f"a graph takes images of {port.item}, but fit does not give such")
-        if port.name == "masks" and (self.fit is None or port.item != (self.fit.height, self.fit.width, 1)):
-            raise ValueError(f"a graph takes masks of {port.item}, but fit does not give such")
+        if port.name == "masks" and (self.fit is None or port.item != (self.fit.height, self.fit.height, 1) or self.fit.height < 16):
+            raise ValueError(f"a graph takes masks of {port.item}, which are no squares of 16 x 16 or more as fit gives them")
         if port.name == "noise" and len(port.item) != 1:
             raise ValueError(f"a graph takes noise of {port.item}, which is no vector")
         if port.name == "labels" and not self.classes:

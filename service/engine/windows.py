@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,8 @@ class Holes:
         self.mask, self.side = mask, side
         self.numbers, _ = ndimage.label(ndimage.maximum_filter(mask, 2 * GAP + 1), np.ones((3, 3)))
         self.numbers[~mask] = 0
-        thick = set(self.numbers[ndimage.minimum_filter(mask, 2 * (side // THIN) + 1)].tolist())
+        inner = ndimage.minimum_filter(mask, 2 * (side // THIN) + 1, mode="constant")
+        thick = set(np.flatnonzero(np.bincount(self.numbers[inner])).tolist())
         self.windows: list[Window] = []
         small, middling, long = _Cells(set), _Cells(set), set[int]()
         for number, place in enumerate(ndimage.find_objects(self.numbers), 1):
@@ -82,20 +83,21 @@ class Holes:
     def _cover(self, place: tuple[slice, ...], number: int) -> None:
         """A square of twice a large hole's size; where the picture is long and narrow, several along the hole."""
         most = max(min(self.mask.shape), self.side)
-        parts = ([slice(at, min(at + most, along.stop)) for at in range(along.start, along.stop, most)] for along in place)
-        for rows, columns in itertools.product(*parts):
-            size = min(2 * max(rows.stop - rows.start, columns.stop - columns.start), max(*self.mask.shape, self.side))
+        for rows, columns in itertools.product(*(_parts(along, most) for along in place)):
+            size = min(2 * max(rows.stop - rows.start, columns.stop - columns.start), max(self.mask.shape))
+            size = max(size, self.side)
             top, left = (_inside(part, size, length) for part, length in zip((rows, columns), self.mask.shape, strict=True))
             self.windows.append(Window(top, left, size, frozenset([number]), (rows, columns)))
 
     def _along(self, long: set[int], step: int) -> _Cells:
         """Through which cells of a grid some holes go."""
-        rows, columns = np.nonzero(np.isin(self.numbers, list(long)))
-        shape = (*(length // step + 1 for length in self.mask.shape), self.numbers.max() + 1)
-        places = np.unique(np.ravel_multi_index((rows // step, columns // step, self.numbers[rows, columns]), shape))
-        found = _Cells(set)
-        for row, column, number in zip(*(part.tolist() for part in np.unravel_index(places, shape)), strict=True):
-            found[row, column].add(number)
+        found, chosen = _Cells(set), np.zeros(self.numbers.max() + 1, bool)
+        chosen[list(long)] = True
+        for row in range(0, self.mask.shape[0] if long else 0, step):
+            strip = self.numbers[row : row + step]
+            rows, columns = np.nonzero(chosen[strip])
+            for place in np.unique(columns // step * len(chosen) + strip[rows, columns]).tolist():
+                found[row // step, place // len(chosen)].add(place % len(chosen))
         return found
 
     def _share(self, cells: _Cells, step: int, beyond: int) -> None:
@@ -104,6 +106,23 @@ class Holes:
         for cell, found in cells.items():
             used = tuple(slice(max(0, place * step - beyond), (place + 1) * step + beyond) for place in cell)
             self.windows.append(Window(cell[0] * step - edge, cell[1] * step - edge, self.side, frozenset(found), (used[0], used[1])))
+
+    @property
+    def area(self) -> int:
+        """Pixels of the picture that all windows together cover."""
+        return sum(window.size**2 for window in self.windows)
+
+    def lots(self, area: int) -> Iterator[list[Window]]:
+        """The windows in lots that cover about so many pixels of the picture each."""
+        lot, covered = list[Window](), 0
+        for window in self.windows:
+            if lot and covered + window.size**2 > area:
+                yield lot
+                lot, covered = [], 0
+            lot.append(window)
+            covered += window.size**2
+        if lot:
+            yield lot
 
     def cut(self, pixels: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """What the model sees: uint8 (side, side, channels) and the mask (side, side, 1), 255 in all holes.
@@ -141,6 +160,13 @@ class Holes:
         top, left = (used.start - start for used, start in zip(window.used, (window.top, window.left), strict=True))
         own = filled[top : top + holes.shape[0], left : left + holes.shape[1]]
         pixels[window.used][holes] = own[holes]
+
+
+def _parts(along: slice, most: int) -> list[slice]:
+    """A stretch in as few equal parts as have `most` pixels each."""
+    number = -(-(along.stop - along.start) // most)
+    bounds = np.linspace(along.start, along.stop, number + 1).astype(int).tolist()
+    return [slice(*both) for both in itertools.pairwise(bounds)]
 
 
 def _inside(part: slice, size: int, length: int) -> int:

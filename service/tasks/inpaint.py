@@ -15,8 +15,6 @@ from service.provenance import Source
 
 TASK = "inpaint"
 ROLES = {"inpainter": Role(frozenset({"images", "masks"}), frozenset({"inpainted"}))}
-HALF = 127
-"""A mask's pixels brighter than this are painted."""
 
 router = bodies.router(TASK)
 
@@ -41,8 +39,9 @@ REQUEST = InpaintRequest
 async def inpaint(call: CurrentCall, request: Annotated[InpaintRequest, bodies.body(InpaintRequest)]) -> Response:
     """Paints what the mask covers, from what is around it.
 
-    `mask` is a picture of the same size, brighter than half where is to be painted. Everywhere else the answer is the input, pixel for
-    pixel (in PNG and WebP, which lose nothing). Holes are looked at at the picture's own scale with their surroundings; large ones smaller.
+    `mask` is a picture of the same size, brighter than half where is to be painted (what is transparent is not). Everywhere else the
+    answer is the input as it was decoded (upright, sRGB, 8 bits, on white), pixel for pixel in PNG and WebP, which lose nothing. Holes are
+    looked at at the picture's own scale with their surroundings; large ones smaller.
     """
     accepted = call.accepts(media.PNG)
     call.source = Source.MODEL_AND_CALLER
@@ -50,8 +49,7 @@ async def inpaint(call: CurrentCall, request: Annotated[InpaintRequest, bodies.b
     pixels = await call.pixels(request.image, model, fitted=False)
     height, width, _ = pixels.shape
     call.room_for(height, width, accepted)
-    brightness = await call.pixels(request.mask, model, "mask", fitted=False, channels=1)
-    mask = brightness[..., 0] > HALF
+    mask = await call.mask(request.mask, model)
     if mask.shape != (height, width):
         raise invalid(["body", "mask"], f"is {mask.shape[1]} x {mask.shape[0]}; the picture is {width} x {height}")
     if not mask.any():

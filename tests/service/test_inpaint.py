@@ -99,6 +99,16 @@ def test_masks_that_cannot_be_used_are_refused(server: Server) -> None:
     assert (unreadable.status_code, unreadable.json()["detail"][:5]) == (415, "mask:")
 
 
+def test_what_is_transparent_in_a_mask_is_kept(server: Server) -> None:
+    picture, mask = noise(40, 60), block(40, 60)
+    drawn = Image.new("RGBA", (60, 40), (255, 255, 255, 0))
+    drawn.paste((255, 255, 255, 255), mask=Image.fromarray(mask.astype(np.uint8) * 255))
+    answer = server.client.post("/v1/inpaint", files={"image": encoded(Image.fromarray(picture)), "mask": encoded(drawn)})
+    made = pixels(answer.content)
+    assert np.array_equal(made[~mask], picture[~mask])
+    assert (made[mask] == PAINT).all()
+
+
 def test_picture_and_mask_are_turned_upright(server: Server) -> None:
     picture, mask = noise(30, 50), block(30, 50)
     exif = Image.Exif()
@@ -115,7 +125,7 @@ def test_long_and_narrow_pictures(server: Server) -> None:
     dashes = Image.fromarray((np.arange(300_000)[None] % 40 < 2) * np.uint8(255))
     files = {"image": encoded(Image.new("RGB", dashes.size)), "mask": encoded(dashes)}
     answer = server.client.post("/v1/inpaint", files=files)
-    assert (answer.status_code, answer.json()["limit"]["name"]) == (413, "squares")
+    assert (answer.status_code, answer.json()["limit"]["name"]) == (413, "hole_pixels")
 
 
 def test_what_an_inpainted_picture_says_of_itself(server: Server) -> None:
@@ -142,6 +152,35 @@ def test_each_hole_is_seen_whole_with_its_surroundings() -> None:
         assert square.shape == seen.shape == (64, 64, 1)
         assert 0 < (seen == 255).mean() <= 0.36
         assert (square[seen == 0] < 128).all()
+
+
+def test_a_thin_hole_at_the_edge_is_thin() -> None:
+    mask = np.zeros((1000, 1000), bool)
+    mask[-5:] = True
+    assert {window.size for window in Holes(mask, 64).windows} == {64}
+
+
+def test_parts_of_a_long_hole_are_alike() -> None:
+    mask = np.zeros((300, 620), bool)
+    mask[100:150] = True
+    assert [window.size for window in Holes(mask, 64).windows] == [412, 414, 414]
+
+
+def test_nested_holes_are_refused_by_what_they_cover(server: Server) -> None:
+    mask = np.zeros((1500, 1500), bool)
+    for start in range(0, 1420, 40):  # thin, but for a blob each, and nearly as large as the picture
+        mask[start, start:] = mask[start:, start] = True
+        mask[start : start + 6, start : start + 6] = True
+    files = {"image": encoded(Image.new("RGB", (1500, 1500))), "mask": encoded(Image.fromarray(mask.astype(np.uint8) * 255))}
+    answer = server.client.post("/v1/inpaint", files=files)
+    assert (answer.status_code, answer.json()["limit"]["name"]) == (413, "hole_pixels")
+
+
+def test_lots_are_as_large_as_asked() -> None:
+    holes = Holes(np.random.default_rng(0).random((500, 500)) < 0.01, 32)
+    lots = list(holes.lots(16 * 32**2))
+    assert [window for lot in lots for window in lot] == holes.windows
+    assert {len(lot) for lot in lots[:-1]} == {16}
 
 
 def test_squares_do_not_grow_out_of_proportion() -> None:

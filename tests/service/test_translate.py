@@ -87,8 +87,8 @@ def test_what_a_translation_says_of_itself(built: Server) -> None:
 def test_pictures_too_long_to_be_tiled_are_refused(models: Path, start: Start) -> None:
     server = start(ATELIER_MODELS=str(models), ATELIER_MAX_OUTPUT_MEGAPIXELS="0.1")
     server.until_loaded()
-    answer = server.client.post("/v1/translate", files={"image": encoded(Image.new("RGB", (5000, 1)))}, data={"model": "blur"})
-    assert (answer.status_code, answer.json()["limit"]["name"]) == (413, "output_pixels")
+    answer = server.client.post("/v1/translate", files={"image": encoded(Image.new("RGB", (20_000, 1)))}, data={"model": "blur"})
+    assert (answer.status_code, answer.json()["limit"]["name"]) == (413, "tile_pixels")
 
 
 def test_how_far_a_picture_in_tiles_is(models: Path, start: Start) -> None:

@@ -31,7 +31,7 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 1000), (37, 53), (SIDE, SIDE), (200, 90)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 1000), (37, 53), (8, 8), (SIDE, SIDE), (200, 90)])
 def test_a_picture_of_any_size_is_four_times_as_large(server: Server, size: tuple[int, int]) -> None:
     answer = server.client.post("/v1/upscale", files={"image": encoded(Image.fromarray(noise(*size)))})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
@@ -39,6 +39,14 @@ def test_a_picture_of_any_size_is_four_times_as_large(server: Server, size: tupl
     assert np.array_equal(pixels(answer.content), noise(*size).repeat(4, axis=0).repeat(4, axis=1))
     squeezed = server.client.post("/v1/upscale", files={"image": encoded(Image.fromarray(noise(*size)))}, data={"model": "squeezed"})
     assert pixels(squeezed.content).shape == (4 * size[0], 4 * size[1], 3)
+
+
+def test_a_squeezed_picture_is_brought_back_in_proportion(server: Server) -> None:
+    halves = np.repeat(np.array([0, 255], np.uint8), 64)[None, :, None].repeat(64, axis=0).repeat(3, axis=2)
+    answer = server.client.post("/v1/upscale", files={"image": encoded(Image.fromarray(halves))}, data={"model": "squeezed"})
+    made = pixels(answer.content)
+    assert (made[:, :200] < 20).all()
+    assert (made[:, -200:] > 235).all()
 
 
 def test_what_an_upscaled_picture_says_of_itself(server: Server) -> None:

@@ -128,10 +128,23 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, vari
     assert len(answer.json()["images"]) == 3
 
 
+@pytest.mark.parametrize(("recipe", "figure"), [("srresnet", "upscale_jpeg_psnr"), ("context-encoder", "inpaint_scratches_psnr")])
+def test_pictures_of_any_size_are_measured(tmp_path: Path, recipe: str, figure: str) -> None:
+    assert run(tmp_path, "fit", recipe, "--smoke", "--width", "8", "--blocks", "2", "--out", "models/one").returncode == 0
+    result = run(tmp_path, "evaluate", "one", "--data", "drawn-pairs")
+    assert result.returncode == 0, result.stderr
+    metric = read(tmp_path / "models" / "one").metrics[figure]
+    assert np.isfinite(metric.value)
+    assert metric.reference is not None
+
+
 def test_a_backbone_names_what_it_sees(tmp_path: Path, start: type[Server]) -> None:
     result = run(tmp_path, "fit", "backbone", "--smoke", "--out", "served/backbone")
     assert result.returncode == 0, result.stderr
     manifest = read(tmp_path / "served" / "backbone")
+    export = run(tmp_path, "export", "smoke/backbone", "--out", "served/again")
+    assert export.returncode == 0, export.stderr
+    assert read(tmp_path / "served" / "again").digest == manifest.digest
     assert (len(manifest.classes), manifest.training.steps, manifest.training.data.title[:8]) == (1000, 0, "ImageNet")
     server = start(ATELIER_MODELS=str(tmp_path / "served"))
     assert server.until_loaded().status_code == 200

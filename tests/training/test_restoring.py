@@ -16,6 +16,7 @@ from training.data.pixels import to_floats, to_pixels
 from training.layers import infer, spread
 from training.problems import TrainingError
 from training.recipes import context_encoder
+from training.step import Step, annealed
 
 
 def smooth(number: int, side: int) -> np.ndarray:
@@ -36,6 +37,15 @@ def test_an_untrained_upscaler_is_bicubic() -> None:
     model = upscaling.network(24, 3, 8, 2)
     plain = keras.ops.convert_to_numpy(upscaling.bicubic(keras.ops.convert_to_tensor(to_floats(pictures))))
     assert np.allclose(infer(model, pictures, to_floats)[0], plain, atol=1e-6)
+
+
+def test_averages_before_the_first_step_replace_nothing() -> None:
+    model = upscaling.network(8, 3, 8, 1)
+    step = Step(lambda x: (keras.ops.mean(model(x)), {}), model.trainable_variables, annealed(1e-3, 100))
+    before = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    step.finish()
+    after = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    assert all(np.array_equal(*both) for both in zip(before, after, strict=True))
 
 
 def test_spread_puts_channels_side_by_side() -> None:

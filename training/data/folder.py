@@ -35,7 +35,7 @@ def load(path: Path, image_size: int, channels: int) -> Dataset:
     fit = _fit(path, image_size, channels)
     if all((path / f"train{kind}").is_dir() for kind in KINDS):
         return _kinds(path, fit)
-    read = [(file.relative_to(path).parts, digest, images.fit(picture, fit)) for file, digest, picture in readable(path)]
+    read = [(file.relative_to(path).parts, digest, images.fit(picture, fit)) for file, digest, picture in _readable(path)]
     _enough(path, len(read))
     folders = [parts[0] if len(parts) > 1 else "" for parts, _, _ in read]
     classes = () if "" in folders else tuple(sorted(set(folders)))  # pictures beside the subfolders: they are no classes then
@@ -53,7 +53,7 @@ def pairs(path: Path, image_size: int, channels: int) -> Dataset:
     """
     fit = _fit(path, image_size, channels)
     left, right, digests = list[np.ndarray](), list[np.ndarray](), list[str]()
-    for file, digest, picture in readable(path):
+    for file, digest, picture in _readable(path):
         half = picture.width // 2
         if half == 0:
             print(f"{file} is left out: it is one pixel wide", file=sys.stderr)
@@ -71,9 +71,9 @@ def _kinds(path: Path, fit: Fit) -> Dataset:
     """`trainA`, `trainB`, `testA`, `testB`; without the last two, a tenth of the training pictures is held out for figures."""
     found: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
     for kind in KINDS:
-        read = [(digest, images.fit(picture, fit)) for _, digest, picture in readable(path / f"train{kind}")]
+        read = [(digest, images.fit(picture, fit)) for _, digest, picture in _readable(path / f"train{kind}")]
         _enough(path / f"train{kind}", len(read))
-        own = [images.fit(picture, fit) for _, _, picture in readable(path / f"test{kind}")]
+        own = [images.fit(picture, fit) for _, _, picture in _readable(path / f"test{kind}")]
         pictures = np.stack([pixels for _, pixels in read])
         training, choices, figures = _splits([digest for digest, _ in read])
         found["train"].append(pictures[training | figures] if own else pictures[training])
@@ -117,11 +117,15 @@ def _fit(path: Path, image_size: int, channels: int) -> Fit:
     return Fit(height=image_size, width=image_size, channels=cast("Literal[1, 3]", channels), mode="cover")
 
 
-def readable(path: Path) -> Iterator[tuple[Path, str, Image.Image]]:
+def files(path: Path) -> list[Path]:
+    """What lies below a folder and is named as a picture, in order."""
+    found = (file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+    return sorted(file for file in found if not any(part.startswith((".", "__MACOSX")) for part in file.relative_to(path).parts))
+
+
+def _readable(path: Path) -> Iterator[tuple[Path, str, Image.Image]]:
     """The pictures below a folder in order, each with its file and the digest of its content."""
-    for file in sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file()):
-        if any(part.startswith((".", "__MACOSX")) for part in file.relative_to(path).parts):
-            continue
+    for file in files(path):
         try:
             content = file.read_bytes()
             yield file, hashlib.sha256(content).hexdigest(), images.decode(content)

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 Draw = Callable[[Image.Image, np.random.Generator], None]
+SMALLEST = 32
+"""Side of a picture in which holes of all kinds have room."""
 LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789&!?"))
 
 
@@ -16,6 +18,7 @@ def drawn(kind: str, number: int, side: int, random: np.random.Generator) -> np.
 
     Args:
         kind: one of KINDS.
+        side: at least SMALLEST.
     """
     return np.stack([_one(KINDS[kind], side, random) for _ in range(number)])
 

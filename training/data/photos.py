@@ -5,6 +5,8 @@ Each photograph lies in one split as a whole. RESERVED ones are left out of ever
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +16,14 @@ from PIL import Image
 from service.contract import images
 from service.contract.manifest import Fit
 from training.data import Dataset, Split
-from training.data.folder import readable
+from training.data.folder import files
 from training.problems import TrainingError
 
 SIDE, STRIDE = 192, 128
 LARGE = 384
 """Side of the squares of the test split, a few of each photograph."""
-A_PHOTOGRAPH = {"validation": 8, "test": 6}
+A_PHOTOGRAPH = {"train": 240, "validation": 8, "test": 6}
+"""Squares of one, at most."""
 FLAT = 2.0
 """Levels from a pixel to the next, on average, below which there is nothing to learn from a square."""
 BACKGROUNDS, WALLPAPERS = Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers")
@@ -104,26 +107,39 @@ def _packages() -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def _folder(path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    """One photograph at a time: all of them at once would not fit into memory."""
     if not path.is_dir():
         raise TrainingError(f"--data photos:{path}: there is no such folder.")
-    large = [(file, digest, picture) for file, digest, picture in readable(path) if min(picture.size) >= LARGE]
-    order = sorted(range(len(large)), key=lambda index: large[index][1])
-    held = max(1, len(large) // 10)
+    digests = dict(sorted(((file, digest) for file, digest in _large(path)), key=lambda pair: pair[1]))
+    held = max(1, len(digests) // 10)
+    order = list(digests)
     splits = dict.fromkeys(order[:held], "validation") | dict.fromkeys(order[held : 2 * held], "test")
-    for index, (file, _, picture) in enumerate(large):
-        yield file.name, splits.get(index, "train"), images.whole(picture, 3)
+    for file in sorted(order):
+        try:
+            yield file.name, splits.get(file, "train"), images.whole(images.decode(file.read_bytes()), 3)
+        except (images.UnreadableImage, OSError) as error:
+            print(f"{file} is left out: {error}", file=sys.stderr)
+
+
+def _large(path: Path) -> Iterator[tuple[Path, str]]:
+    """The pictures below a folder that are large enough, by their headers, with the digest of their content."""
+    for file in files(path):
+        content = file.read_bytes()
+        try:
+            if min(images.declared_size(content)) >= LARGE:
+                yield file, hashlib.sha256(content).hexdigest()
+        except images.UnreadableImage as error:
+            print(f"{file} is left out: {error}", file=sys.stderr)
 
 
 def _squares(pixels: np.ndarray, split: str) -> list[np.ndarray]:
-    """Squares of a photograph that are not flat: for training all, overlapping; else some of them, spread over it."""
+    """Squares of a photograph that are not flat, spread over it; those for training overlap."""
     side, stride = (LARGE, LARGE) if split == "test" else (SIDE, STRIDE if split == "train" else SIDE)
     height, width, _ = pixels.shape
     places = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
     rough = [square for square in (pixels[y : y + side, x : x + side] for y, x in places) if _roughness(square) >= FLAT]
-    if split == "train":
-        return rough
     chosen = np.linspace(0, len(rough) - 1, min(len(rough), A_PHOTOGRAPH[split])).astype(int)
-    return [rough[index] for index in chosen]
+    return [rough[index].copy() for index in chosen]
 
 
 def _roughness(square: np.ndarray) -> float:

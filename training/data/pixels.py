@@ -13,3 +13,9 @@ def to_floats(pixels: np.ndarray) -> np.ndarray:
 def to_pixels(values: np.ndarray) -> np.ndarray:
     """Floats -1..1 to uint8 0..255, rounded and clipped; what is no number is black."""
     return np.clip(np.rint((np.nan_to_num(np.asarray(values), nan=-1.0) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def mirrored(pictures: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Pictures (n, height, width, channels), each from left to right or as it was, at random."""
+    turned = random.random(len(pictures)) < 0.5
+    return np.where(turned[:, None, None, None], pictures[:, :, ::-1], pictures)

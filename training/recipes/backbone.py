@@ -34,14 +34,14 @@ ABOUT = About(
 
 @dataclass(frozen=True)
 class Config:
-    """A minute."""
+    """A minute. `chapter` is the network of the chapter's captions, which is downloaded."""
 
     variant: Literal["improved", "chapter"] = "improved"
     backbone: Literal["efficientnet-lite0", "vgg19", "inception_v3"] = setting("efficientnet-lite0", "which network")
     size: int = setting(224, "side of the pictures that it sees", least=32)
 
 
-CHAPTER = Config(variant="chapter")
+CHAPTER = Config(variant="chapter", backbone="inception_v3", size=299)
 
 
 def train(config: Config, data: Dataset, run: Run) -> keras.Model:
@@ -62,6 +62,7 @@ def describe(config: Config, data: Dataset) -> dict[str, Any]:
     source = backbone.SOURCES[config.backbone]
     return {
         "title": source.title,
+        "license": source.license.split(" (")[0],
         "classes": backbone.classes() if config.backbone == "efficientnet-lite0" else (),
         "fit": data.fit.model_copy(update={"height": config.size, "width": config.size, "channels": 3, "mode": "cover"}),
         "data": TrainingData(

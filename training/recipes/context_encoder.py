@@ -16,7 +16,7 @@ from keras import layers, ops
 
 from training import translation
 from training.data import Dataset, masks
-from training.data.pixels import to_floats, to_pixels
+from training.data.pixels import mirrored, to_floats, to_pixels
 from training.layers import convolution, double, from_pixels, infer, leaky, serve, spread
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, evenly, group_sheet
@@ -113,8 +113,10 @@ def _chapter_painter(seen: Any, channels: int, config: Config) -> Any:
 def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     """Trains the painter against the discriminator and returns it."""
     side, channels = min(config.crop, data.shape[0]), data.shape[2]
-    if side % 8:
-        raise TrainingError(f"--crop {side}: it has to be a multiple of 8.")
+    if side % 8 or side < masks.SMALLEST:
+        raise TrainingError(f"--crop {side}: it has to be a multiple of 8, and {masks.SMALLEST} at least.")
+    if channels != 3:
+        raise TrainingError(f"{data.source} is grey; holes are painted in colour (--channels 3).")
     pictures, paint = data.train.images, painter(side, channels, config)
     judge = translation.patch_discriminator(channels + 1, config.width, 3)
     perceptual = translation.Perceptual(side) if config.variant == "improved" and config.perceptual else None
@@ -128,16 +130,14 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         (chosen,) = translation.cropped([pictures[indices]], side, random)
-        chosen = np.stack([one[:, :: random.choice((-1, 1))] for one in chosen])
-        batch = to_floats(chosen), masks.mixed(len(chosen), side, random)[..., None].astype(np.float32)
+        batch = to_floats(mirrored(chosen, random)), masks.mixed(len(chosen), side, random)[..., None].astype(np.float32)
         return (judge_step(*batch) if config.adversarial else {}) | paint_step(*batch)
 
-    whole, holes = _held_out(data, data.shape[0])
+    whole, holes = _held_out(data, side)
 
     def sheet() -> np.ndarray:
         with paint_step.averaged():
-            model = translation.at(data.shape[0], paint, lambda size: painter(size, channels, config))
-            made = to_pixels(infer(model, [to_floats(whole), holes[..., None].astype(np.float32)])[0])
+            made = to_pixels(infer(paint, [to_floats(whole), holes[..., None].astype(np.float32)])[0])
         return _sheet(whole, holes, np.where(holes[..., None], made, whole))
 
     run.fit(step, plan, variables=[*paint.variables, *judge.variables, *judge_step.variables, *paint_step.variables], sheet=sheet)
@@ -187,8 +187,8 @@ def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Con
 
 
 def _held_out(data: Dataset, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures of the validation split, and a hole of each kind in turn."""
-    chosen, random = evenly(data.validation.images, 2 * len(masks.KINDS)), np.random.default_rng(0)
+    """Pictures of the validation split, cut to a side, and a hole of each kind in turn."""
+    chosen, random = evenly(data.validation.images, 2 * len(masks.KINDS))[:, :side, :side], np.random.default_rng(0)
     kinds = [*masks.KINDS] * 2
     return chosen, np.concatenate([masks.drawn(kind, 1, side, random) for kind in kinds])
 
@@ -217,7 +217,7 @@ def describe(config: Config, data: Dataset) -> dict[str, Any]:
     """In which squares it looks at pictures."""
     size = _window(config, data)
     if size % 16:
-        raise TrainingError(f"--window {size}: it has to be a multiple of 16.")
+        raise TrainingError(f"--{'window' if config.variant == 'improved' else 'crop'} {size}: it has to be a multiple of 16.")
     return {
         "fit": data.fit.model_copy(update={"height": size, "width": size, "mode": "cover"}),
         "largest_batch": max(1, min(64, translation.BATCH_PIXELS // size**2)),
@@ -226,12 +226,9 @@ def describe(config: Config, data: Dataset) -> dict[str, Any]:
 
 def samples(config: Config, data: Dataset, graphs: dict[str, keras.Model]) -> np.ndarray:
     """Pictures held out for choices: with a hole, painted, the truth."""
-    pictures, holes = _held_out(data, data.shape[0])
-    missing = max(0, _window(config, data) - data.shape[0])
     size = _window(config, data)
-    pad = ((0, 0), (0, missing), (0, missing), (0, 0))
-    given = {"images": np.pad(pictures, pad, mode="edge"), "masks": np.pad(holes[..., None], pad).astype(np.uint8) * 255}
-    given = {name: array[:, :size, :size] for name, array in given.items()}
     side = min(size, data.shape[0])
-    made = infer(graphs["inpainter"], given, at_once=4)[0][:, :side, :side]
-    return _sheet(pictures[:, :side, :side], holes[:, :side, :side], made)
+    pictures, holes = _held_out(data, side)
+    beyond = ((0, 0), (0, size - side), (0, size - side), (0, 0))
+    given = {"images": np.pad(pictures, beyond, mode="edge"), "masks": np.pad(holes[..., None], beyond).astype(np.uint8) * 255}
+    return _sheet(pictures, holes, infer(graphs["inpainter"], given, at_once=4)[0][:, :side, :side])

@@ -16,8 +16,7 @@ from keras import layers, ops
 
 from training import translation, upscaling
 from training.data import Dataset
-from training.data.pixels import to_floats, to_pixels
-from training.layers import convolution, infer, leaky
+from training.layers import convolution, leaky
 from training.loop import Run
 from training.losses import binary_cross_entropy, relativistic
 from training.recipes import About, setting
@@ -72,13 +71,14 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     """Trains the generator, by pixels and then against the discriminator, and returns it."""
     side, channels = upscaling.side(data, config.crop), data.shape[2]
     pictures, draw = data.train.images, network(side // upscaling.SCALE, channels, config)
-    judge, perceptual = _discriminator(side, channels, config), translation.Perceptual(side, config.backbone)
+    judge = _discriminator(side, channels, config)
+    perceptual = translation.Perceptual(side, config.backbone) if config.perceptual else None
     plan = run.plan(len(pictures), config.batch_size, config.epochs)
     first = int(plan.steps * config.pretraining)
     pixel_loss, draw_loss, judge_loss = _losses(draw, judge, perceptual, config)
     pixel_step = Step(pixel_loss, draw.trainable_variables, annealed(config.learning_rate, max(1, first)))
     moved = translation.adam(config, plan.steps - first, average=config.variant == "improved")
-    draw_step = Step(draw_loss, draw.trainable_variables, moved, [*judge.variables, *perceptual.variables])
+    draw_step = Step(draw_loss, draw.trainable_variables, moved, [*judge.variables, *(perceptual.variables if perceptual else [])])
     judged = translation.adam(config, plan.steps - first)
     judge_step = Step(judge_loss, judge.trainable_variables, judged, [*judge.non_trainable_variables, *draw.variables])
 
@@ -90,12 +90,11 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
             pixel_step.finish()
         return (judge_step(*batch) if config.adversarial else {}) | draw_step(*batch)
 
-    shown = upscaling.held_out(data, config.degradation)
+    shown = upscaling.held_out(data, side, config.degradation)
 
     def sheet() -> np.ndarray:
         with (pixel_step if run.step <= first else draw_step).averaged():
-            whole = translation.at(shown[0].shape[1], draw, lambda size: network(size, channels, config))
-            return upscaling.sheet(to_pixels(infer(whole, shown[0], to_floats)[0]), *shown)
+            return upscaling.drawn(draw, shown)
 
     steps = (pixel_step, draw_step, judge_step)
     run.fit(step, plan, variables=[*draw.variables, *judge.variables, *(one for step in steps for one in step.variables)], sheet=sheet)
@@ -103,7 +102,7 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     return draw
 
 
-def _losses(draw: keras.Model, judge: keras.Model, perceptual: translation.Perceptual, config: Config) -> tuple[Any, Any, Any]:
+def _losses(draw: keras.Model, judge: keras.Model, perceptual: translation.Perceptual | None, config: Config) -> tuple[Any, Any, Any]:
     improved = config.variant == "improved"
 
     def pixel_loss(small: Any, large: Any) -> tuple[Any, dict[str, Any]]:
@@ -112,8 +111,11 @@ def _losses(draw: keras.Model, judge: keras.Model, perceptual: translation.Perce
 
     def draw_loss(small: Any, large: Any) -> tuple[Any, dict[str, Any]]:
         made = draw(small, training=True)
-        scalars = {"reconstruction": ops.mean(ops.abs(made - large)), "perceptual": perceptual(made, large)}
-        value = config.reconstruction * scalars["reconstruction"] + config.perceptual * scalars["perceptual"]
+        scalars = {"reconstruction": ops.mean(ops.abs(made - large))}
+        value = config.reconstruction * scalars["reconstruction"]
+        if perceptual is not None:
+            scalars["perceptual"] = perceptual(made, large)
+            value += config.perceptual * scalars["perceptual"]
         if config.adversarial:
             score = judge(made, training=True)
             scalars["generator"] = relativistic(score, judge(large, training=True)) if improved else binary_cross_entropy(score, 1.0)
