@@ -1,7 +1,9 @@
 """Face swap: one encoder of faces, and a decoder for each of two identities.
 
 The architecture behind face swaps (Perov et al. 2020, section 3.2, without the later stages): each decoder learns to restore
-its own identity from what the encoder kept of a warped picture; to swap is to take the other decoder.
+its own identity from what the encoder kept of a warped picture; to swap is to take the other decoder. `improved`: what is kept is a
+small map, and swapped pictures are judged by discriminators of patches and swapped back (as Liu et al. 2017, section 2, do with an
+encoder for each domain). `chapter`: what is kept is a vector, and nothing is asked of swapped pictures.
 """
 
 from __future__ import annotations
@@ -38,19 +40,21 @@ ABOUT = About(
 
 @dataclass(frozen=True)
 class Config:
-    """Some hour on two CPU cores."""
+    """Some two hours on two CPU cores."""
 
     variant: Literal["improved", "chapter"] = "improved"
     epochs: int = setting(60, "passes over the larger identity's training pictures")
     batch_size: int = setting(16, "pictures of each identity a step")
     width: int = setting(128, "filters of the encoder's last convolutions")
-    latent_dimension: int = setting(256, "numbers that a face is kept in")
+    latent_channels: int = setting(16, "channels of the map of 8 x 8 that a face is kept in", only="improved")
+    latent_dimension: int = setting(256, "numbers that a face is kept in", only="chapter")
     learning_rate: float = setting(5e-4, "of Adam, at its highest")
     warp: float = setting(3.0, "how far a picture's points are moved on the way in, in pixels of 64", least=0)
     mask: float = setting(3.0, "weight of the figure's pixels over the white around it", least=1)
     perceptual: float = setting(0.5, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
-    adversarial: float = setting(0.1, "weight of the discriminators' judgement; 0: none", least=0, only="improved")
-    penalty: float = setting(1.0, "weight of the gradient penalties", least=0, only="improved")
+    adversarial: float = setting(0.3, "weight of the discriminators' judgement of swapped pictures; 0: none", least=0, only="improved")
+    cycle: float = setting(1.0, "weight of what is swapped there and back", least=0, only="improved")
+    penalty: float = setting(0.1, "weight of the gradient penalties", least=0, only="improved")
     average: float = setting(0.999, "momentum of the networks' moving average, which is what ships", least=0, below=1, only="improved")
 
 
@@ -59,12 +63,15 @@ CHAPTER = Config(variant="chapter", learning_rate=5e-5)
 
 
 def encoder(size: int, channels: int, config: Config) -> keras.Model:
-    """Pictures (batch, size, size, channels) in -1..1 -> a small map (batch, s, s, width), through a bottleneck of `latent_dimension`."""
+    """Pictures (batch, size, size, channels) in -1..1 -> a small map (batch, s, s, width), through a bottleneck."""
     pictures = keras.Input((size, size, channels), name="pictures")
     x, levels = pictures, halvings(size)
     for level in range(levels):
         x = leaky()(convolution(max(16, config.width // 2 ** (levels - 1 - level)), 5, strides=2)(x))
     base, width = x.shape[1], x.shape[3]
+    if config.variant == "improved":
+        kept = layers.Conv2D(config.latent_channels, 1)(translation.residual(x))
+        return keras.Model(pictures, leaky()(convolution(width)(kept)), name="encoder")
     x = layers.Dense(config.latent_dimension)(ops.reshape(x, (-1, base * base * width)))
     x = leaky()(layers.Dense(base * base * width)(x))
     return keras.Model(pictures, ops.reshape(x, (-1, base, base, width)), name="encoder")
@@ -86,8 +93,8 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
     size, channels = data.shape[0], data.shape[2]
     shared = encoder(size, channels, config)
     decoders = [decoder(f"decoder{number}", shared.output.shape[1:], size, channels) for number in (1, 2)]
-    judges = [translation.patch_discriminator(channels, 32, 3) for _ in range(2)]
     improved = config.variant == "improved"
+    judges = [translation.patch_discriminator(channels, 32, 3) for _ in range(2)] if improved and config.adversarial else []
     perceptual = translation.Perceptual(size) if improved and config.perceptual else None
     plan = run.plan(max(map(len, sources)), config.batch_size, config.epochs)
     draw_loss, judge_loss = _losses(shared, decoders, judges, perceptual, config)
@@ -96,13 +103,12 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
     judging = [variable for judge in judges for variable in judge.variables]
     frozen = perceptual.variables if perceptual else []
     draw_step = Step(draw_loss, trained, translation.adam(config, plan.steps, average=improved), [*judging, *frozen])
-    judge_step = Step(judge_loss, judging, translation.adam(config, plan.steps), trained)
+    judge_step = Step(judge_loss, judging, translation.adam(config, plan.steps), trained) if judges else None
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         chosen = translation.of_both(sources, indices, random)
         batch = [array for pictures in chosen for array in _prepared(pictures, config, random)]
-        scalars = judge_step(*batch) if improved and config.adversarial else {}
-        return scalars | draw_step(*batch)
+        return (judge_step(*batch) if judge_step else {}) | draw_step(*batch)
 
     shown = np.concatenate([evenly(pictures, 8) for pictures in translation.kinds(data, data.validation, NEEDED)])
 
@@ -111,7 +117,8 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
             kept = infer(shared, shown, to_floats)[0]
             return group_sheet([shown, *(to_pixels(infer(model, kept)[0]) for model in decoders)], 4)
 
-    run.fit(step, plan, variables=[*trained, *judging, *judge_step.variables, *draw_step.variables], sheet=sheet)
+    states = [*(judge_step.variables if judge_step else []), *draw_step.variables]
+    run.fit(step, plan, variables=[*trained, *judging, *states], sheet=sheet)
     draw_step.finish()
     return shared, decoders
 
@@ -150,31 +157,46 @@ def _between(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
 def _losses(
     shared: keras.Model, decoders: list[keras.Model], judges: list[keras.Model], perceptual: Any, config: Config
 ) -> tuple[Any, Any]:
-    def restored(batch: tuple[Any, ...]) -> list[tuple[Any, Any]]:
-        """What each decoder makes of its identity's warped pictures, beside the pictures."""
-        return [
-            (model(shared(batch[2 * index], training=True), training=True), batch[2 * index + 1]) for index, model in enumerate(decoders)
-        ]
+    first, second = decoders
+
+    def drawn(batch: tuple[Any, ...], one: keras.Model, other: keras.Model) -> list[Any]:
+        """What one decoder makes of the first identity's warped pictures and the other of the second's."""
+        kept = shared(batch[0], training=True), shared(batch[2], training=True)
+        return [one(kept[0], training=True), other(kept[1], training=True)]
+
+    def swapped(batch: tuple[Any, ...]) -> list[Any]:
+        """Both identities' pictures as the first and as the second, from the other's: in the order of what they should look like."""
+        as_second, as_first = drawn(batch, second, first)
+        return [as_first, as_second]
+
+    def differences(batch: tuple[Any, ...], made: list[Any], name: str) -> dict[str, Any]:
+        """How far pictures are from what went in, as it was before it was warped."""
+        pairs = list(zip(made, (batch[1], batch[3]), strict=True))
+        found = {name: sum(_weighted(ours, wanted, config.mask) for ours, wanted in pairs) / 2}
+        if perceptual is not None and name == "reconstruction":
+            found["perceptual"] = sum(perceptual(ours, wanted) for ours, wanted in pairs) / 2
+        return found
 
     def draw_loss(*batch: Any) -> tuple[Any, dict[str, Any]]:
-        pairs = restored(batch)
-        difference = sum(_weighted(made, wanted, config.mask) for made, wanted in pairs) / 2
-        value, scalars = difference, {"reconstruction": difference}
-        if perceptual is not None:
-            scalars["perceptual"] = sum(perceptual(made, wanted) for made, wanted in pairs) / 2
-            value += config.perceptual * scalars["perceptual"]
-        if config.variant == "improved" and config.adversarial:
-            judged = zip(judges, pairs, strict=True)
-            scalars["generator"] = sum(relativistic(judge(made), judge(wanted)) for judge, (made, wanted) in judged) / 2
+        scalars = differences(batch, drawn(batch, first, second), "reconstruction")
+        value = scalars["reconstruction"] + config.perceptual * scalars.get("perceptual", 0.0)
+        if judges:
+            as_first, as_second = swapped(batch)
+            pairs = zip(judges, (as_first, as_second), (batch[1], batch[3]), strict=True)
+            scalars["generator"] = sum(relativistic(judge(made), judge(real)) for judge, made, real in pairs) / 2
             value += config.adversarial * scalars["generator"]
+            if config.cycle:
+                back = [first(shared(as_second, training=True), training=True), second(shared(as_first, training=True), training=True)]
+                scalars |= differences(batch, back, "cycle")
+                value += config.cycle * scalars["cycle"]
         return value, scalars
 
     def judge_loss(*batch: Any) -> tuple[Any, dict[str, Any]]:
         pairing, penalty = 0.0, 0.0
-        for judge, (made, wanted) in zip(judges, restored(batch), strict=True):
+        for judge, made, real in zip(judges, swapped(batch), (batch[1], batch[3]), strict=True):
             made = ops.stop_gradient(made)
-            pairing += relativistic(judge(wanted), judge(made))
-            penalty += sum(translation.slope(judge, pictures) for pictures in (wanted, made))
+            pairing += relativistic(judge(real), judge(made))
+            penalty += sum(translation.slope(judge, pictures) for pictures in (real, made))
         return pairing + config.penalty / 2 * penalty, {"discriminator": pairing / 2, "penalty": penalty / 2}
 
     return draw_loss, judge_loss
@@ -193,9 +215,9 @@ def serving(config: Config, data: Dataset, trained: tuple[keras.Model, list[kera
     pixels, pictures = from_pixels(data.shape[0], data.shape[2])
     labels = keras.Input((), dtype="int32", name="labels")
     kept = shared(pictures, training=False)
-    first, second = (model(kept, training=False) for model in decoders)
+    first, second = (graph_to_pixels(model(kept, training=False)) for model in decoders)
     chosen = ops.where(ops.reshape(labels, (-1, 1, 1, 1)) == 0, first, second)
-    return {"swapper": serve([pixels, labels], {"swapped": graph_to_pixels(chosen)})}
+    return {"swapper": serve([pixels, labels], {"swapped": chosen})}
 
 
 def describe(config: Config, data: Dataset) -> dict[str, Any]:
