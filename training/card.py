@@ -18,6 +18,7 @@ CAPTIONS = {
     "upscaled": "Middles of test pictures at their own scale, two groups in a row: small, bicubic, upscaled, truth.",
     "inpainted": "Test pictures with holes of each kind, two groups in a row: the hole, OpenCV's Telea, ours, truth.",
     "matching": "Twelve outputs, and their truths in another order: which belongs to which? (`matching` in report.json has the solution.)",
+    "neighbours": "Test pictures, two groups in a row, and beside each the five training pictures whose embeddings are nearest.",
     "nearest": "Twenty samples; below each the training picture nearest in features, and the one nearest in pixels.",
 }
 MOST_NAMED = 20

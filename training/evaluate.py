@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from service.contract.manifest import Manifest, Metric, read, write
 from training import card, metrics
 from training.data import Dataset
 from training.generation import MEASURED, Figures, flat, measure_digits, measure_generate
+from training.loop import evenly, group_sheet
 from training.problems import TrainingError
 from training.restoring import INPAINTED, UPSCALED, measure_inpaint, measure_upscale
 from training.served import Served, decoded, served
@@ -48,7 +50,7 @@ def evaluate(
         figures, details = asyncio.run(_measure(folder, drawn, data, url, set(manifest.tasks) & set(tasks or manifest.tasks), references))
         if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
             raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
-        _take(drawn, folder / card.PICTURES, replaced=() if tasks else (*MEASURED, SHEET, MATCHING, UPSCALED, INPAINTED))
+        _take(drawn, folder / card.PICTURES, replaced=() if tasks else (*MEASURED, NEIGHBOURS, SHEET, MATCHING, UPSCALED, INPAINTED))
     found = {
         name: Metric(value=round(value, 6), reference=beside, reference_is=what, command=command)
         for name, (value, beside, what) in figures.items()
@@ -89,6 +91,9 @@ def _kept_details(manifest: Manifest, path: Path) -> dict[str, Any]:
     return earlier if earlier.get("digest") == manifest.digest else {}
 
 
+NEIGHBOURS, SHOWN_IN_COLUMN = "neighbours.png", 8
+
+
 async def _measure(
     folder: Path, drawn: Path, data: Dataset, url: str | None, tasks: set[str], references: int | None
 ) -> tuple[Figures, dict[str, Any]]:
@@ -120,11 +125,21 @@ async def _embed(model: Served, data: Dataset, pictures: Path, references: int |
     known, labels = data.train.images[chosen], (data.train.labels[chosen], data.test.labels)
     train, test = await model.shown("embed", known), await model.shown("embed", data.test.images)
     points, queries = (np.array([answer["embedding"] for answer in answers], np.float32) for answers in (train, test))
-    mean, directions = metrics.principal_components(flat(data.train.images), points.shape[1])
+    _neighbours(points, known, queries, data.test.images, pictures / NEIGHBOURS)
+    directions_wanted = min(points.shape[1], flat(known[:1]).shape[1])
+    mean, directions = metrics.principal_components(flat(data.train.images), directions_wanted)
     projected, projected_queries = ((flat(images) - mean) @ directions for images in (known, data.test.images))
     ours = metrics.neighbour_accuracy(points, labels[0], queries, labels[1])
     theirs = metrics.neighbour_accuracy(projected, labels[0], projected_queries, labels[1])
-    return {"neighbour_accuracy": (ours, theirs, f"PCA of {points.shape[1]} dimensions")}, {}
+    return {"neighbour_accuracy": (ours, theirs, f"PCA of {directions_wanted} dimensions")}, {"references": len(known)}
+
+
+def _neighbours(points: np.ndarray, known: np.ndarray, queries: np.ndarray, asked: np.ndarray, path: Path) -> None:
+    """Test pictures, and beside each the five known ones whose embeddings are nearest; two such groups in a row."""
+    chosen = evenly(np.arange(len(queries)), 2 * SHOWN_IN_COLUMN)
+    nearest = np.argsort(metrics.pairwise_distances(queries[chosen], points), axis=1)[:, :5]
+    sheet = group_sheet([asked[chosen], *(known[column] for column in nearest.T)], 2)
+    Image.fromarray(sheet).save(path)
 
 
 async def _reconstruct(model: Served, data: Dataset, pictures: Path) -> tuple[Figures, dict[str, Any]]:

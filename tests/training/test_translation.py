@@ -40,13 +40,6 @@ def test_what_an_output_pixel_depends_on_lies_within_reach() -> None:
         assert np.abs(np.asarray(model(near))[0, 100] - np.asarray(model(picture))[0, 100]).max() > 1e-4
 
 
-def test_four_channels_become_four_pixels() -> None:
-    values = np.arange(2 * 3 * 3 * 8, dtype=np.float32).reshape(2, 3, 3, 8)
-    spread = np.asarray(translation._spread(keras.ops.convert_to_tensor(values)))
-    assert spread.shape == (2, 6, 6, 2)
-    assert np.array_equal(spread[:, 2:4, 4:6].reshape(2, 8), values[:, 1, 2])
-
-
 def test_a_penalty_weighs_alike_at_all_sizes() -> None:
     def patches(x: object) -> object:
         return keras.ops.mean(keras.ops.reshape(x, (-1, x.shape[1] // 8, 8, x.shape[2] // 8, 8, 1)), axis=(2, 4, 5))
