@@ -149,8 +149,9 @@ def test_tiles_have_no_seams(folder: Path, manifest: Manifest) -> None:
     """The same place through other tiles: a picture, and the same from a tile's step further on, with all seams elsewhere."""
     if manifest.large != "tile":
         return
-    (roles,) = manifest.tasks.values()
-    graph, fit = manifest.graphs[next(iter(roles.values()))], manifest.fit
+    ((task, roles),) = manifest.tasks.items()
+    (role,) = roles
+    graph, fit, scale = manifest.graphs[roles[role]], manifest.fit, manifest.scale(task, role)
     assert fit is not None
     session = Session(folder / graph.file, graph, Placement("cpu", usable_cores()))
     step = fit.height - 2 * manifest.margin
@@ -162,13 +163,13 @@ def test_tiles_have_no_seams(folder: Path, manifest: Manifest) -> None:
     )
 
     def whole(pixels: np.ndarray) -> np.ndarray:
-        grid = Grid(*pixels.shape[:2], (fit.height, fit.width), manifest.margin)
+        grid = Grid(*pixels.shape[:2], (fit.height, fit.width), manifest.margin, manifest.feather, scale)
         mosaic = Mosaic(grid, fit.channels)
         for row in range(grid.rows.number):
             mosaic.add(next(iter(session.run({"images": grid.cut(pixels, row)}).values())), row)
         return mosaic.pixels
 
     one, other = whole(picture[:side, :side]), whole(picture[shift : shift + side, shift : shift + side])
-    inner = slice(shift + manifest.margin, side - manifest.margin)
-    moved = slice(manifest.margin, side - manifest.margin - shift)
+    inner = slice((shift + manifest.margin) * scale, (side - manifest.margin) * scale)
+    moved = slice(manifest.margin * scale, (side - manifest.margin - shift) * scale)
     assert np.abs(one[inner, inner].astype(int) - other[moved, moved]).max() <= 1
