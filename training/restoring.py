@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from service import media
 from training import metrics, upscaling
 from training.backbone import Features
 from training.data import Dataset, masks
@@ -36,7 +37,7 @@ async def measure_upscale(model: Served, data: Dataset, folder: Path) -> tuple[F
     truth, features = data.test.images, Features("lite1")
     small = upscaling.reduced(truth)
     figures: Figures = {}
-    for name, encode in (("upscale", upscaling.as_png), ("upscale_jpeg", partial(upscaling.as_jpeg, quality=QUALITY))):
+    for name, encode in (("upscale", media.encode), ("upscale_jpeg", partial(upscaling.as_jpeg, quality=QUALITY))):
         uploaded = np.stack([upscaling.read(encode(picture)) for picture in small])
         made = np.stack([decoded(answer["image"]) for answer in await model.shown("upscale", small, encode=encode)])
         plain = upscaling.enlarged(uploaded)

@@ -14,7 +14,7 @@ from training import backbone
 from training.data import Dataset, Split
 from training.layers import convolution, double, infer, leaky, spread
 from training.loop import evenly, group_sheet
-from training.losses import zero_centred_penalty
+from training.losses import relativistic, zero_centred_penalty
 from training.problems import TrainingError
 from training.step import balanced
 
@@ -100,6 +100,21 @@ def slope(patches: Callable[[Any], Any], pictures: Any) -> Any:
         return ops.sum(logits, axis=(1, 2)) / (logits.shape[1] * logits.shape[2]) ** 0.5
 
     return zero_centred_penalty(total, pictures)
+
+
+def judged(scores: Callable[[Any], Any], real: Any, made: Any, penalty: float) -> tuple[Any, dict[str, Any]]:
+    """A discriminator's loss (R3GAN, Huang et al. 2024, section 2): relativistic on patches, with gradient penalties on both sides.
+
+    Args:
+        scores: maps pictures (batch, h, w, c) to logits of patches (batch, h', w').
+        penalty: the weight of the penalties.
+
+    Returns:
+        The loss, and what to report of it.
+    """
+    pairing = relativistic(scores(real), scores(made))
+    slopes = sum(slope(scores, pictures) for pictures in (real, made))
+    return pairing + penalty / 2 * slopes, {"discriminator": pairing, "penalty": slopes}
 
 
 def kinds(data: Dataset, split: Split, needed: str) -> tuple[np.ndarray, np.ndarray]:

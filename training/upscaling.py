@@ -121,17 +121,9 @@ def _spoilt(picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return read(as_jpeg(pixels, int(random.integers(35, 96)))) if random.random() < 0.7 else pixels
 
 
-def as_png(pixels: np.ndarray) -> bytes:
-    return _encoded(pixels, "PNG")
-
-
 def as_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    return _encoded(pixels, "JPEG", quality=quality)
-
-
-def _encoded(pixels: np.ndarray, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, form, **options)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 

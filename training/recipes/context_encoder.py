@@ -175,13 +175,10 @@ def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Con
 
     def judge_loss(pictures: Any, holes: Any) -> tuple[Any, dict[str, Any]]:
         whole = ops.stop_gradient(filled(pictures, holes)[1])
-        on_real, on_made = scores(pictures, holes), scores(whole, holes)
-        if not improved:
-            value = (binary_cross_entropy(on_real, 1.0) + binary_cross_entropy(on_made, 0.0)) / 2
-            return value, {"discriminator": value}
-        pairing = relativistic(on_real, on_made)
-        penalty = sum(translation.slope(lambda x: scores(x, holes), one) for one in (pictures, whole))
-        return pairing + config.penalty / 2 * penalty, {"discriminator": pairing, "penalty": penalty}
+        if improved:
+            return translation.judged(lambda x: scores(x, holes), pictures, whole, config.penalty)
+        value = (binary_cross_entropy(scores(pictures, holes), 1.0) + binary_cross_entropy(scores(whole, holes), 0.0)) / 2
+        return value, {"discriminator": value}
 
     return paint_loss, judge_loss
 

@@ -192,12 +192,9 @@ def _losses(
         return value, scalars
 
     def judge_loss(*batch: Any) -> tuple[Any, dict[str, Any]]:
-        pairing, penalty = 0.0, 0.0
-        for judge, made, real in zip(judges, swapped(batch), (batch[1], batch[3]), strict=True):
-            made = ops.stop_gradient(made)
-            pairing += relativistic(judge(real), judge(made))
-            penalty += sum(translation.slope(judge, pictures) for pictures in (real, made))
-        return pairing + config.penalty / 2 * penalty, {"discriminator": pairing / 2, "penalty": penalty / 2}
+        sides = zip(judges, swapped(batch), (batch[1], batch[3]), strict=True)
+        parts = [translation.judged(judge, real, ops.stop_gradient(made), config.penalty) for judge, made, real in sides]
+        return sum(value for value, _ in parts), {name: sum(scalars[name] for _, scalars in parts) / 2 for name in parts[0][1]}
 
     return draw_loss, judge_loss
 

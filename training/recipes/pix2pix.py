@@ -140,9 +140,7 @@ def _relativistic_losses(draw: keras.Model, judge: keras.Model, perceptual: Any,
 
     def judge_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
         made = ops.stop_gradient(draw(given, training=True))
-        pairing = relativistic(scores(given, wanted), scores(given, made))
-        penalty = sum(translation.slope(lambda x: scores(given, x), pictures) for pictures in (wanted, made))
-        return pairing + config.penalty / 2 * penalty, {"discriminator": pairing, "penalty": penalty}
+        return translation.judged(lambda x: scores(given, x), wanted, made, config.penalty)
 
     def draw_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
         made = draw(given, training=True)

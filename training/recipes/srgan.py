@@ -124,13 +124,10 @@ def _losses(draw: keras.Model, judge: keras.Model, perceptual: translation.Perce
 
     def judge_loss(small: Any, large: Any) -> tuple[Any, dict[str, Any]]:
         made = ops.stop_gradient(draw(small, training=True))
-        on_real, on_made = judge(large, training=True), judge(made, training=True)
-        if not improved:
-            value = (binary_cross_entropy(on_real, 1.0) + binary_cross_entropy(on_made, 0.0)) / 2
-            return value, {"discriminator": value}
-        pairing = relativistic(on_real, on_made)
-        penalty = sum(translation.slope(lambda x: judge(x, training=True), pictures) for pictures in (large, made))
-        return pairing + config.penalty / 2 * penalty, {"discriminator": pairing, "penalty": penalty}
+        if improved:
+            return translation.judged(lambda x: judge(x, training=True), large, made, config.penalty)
+        value = (binary_cross_entropy(judge(large, training=True), 1.0) + binary_cross_entropy(judge(made, training=True), 0.0)) / 2
+        return value, {"discriminator": value}
 
     return pixel_loss, draw_loss, judge_loss
 
