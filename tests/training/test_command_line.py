@@ -98,10 +98,10 @@ WIDE = ("context-encoder", "cyclegan", "cdcgan", "dcgan", "pix2pix", "srgan", "s
 
 @pytest.mark.parametrize("variant", ["improved", "chapter"])
 @pytest.mark.parametrize("recipe", [name for name in recipes.NAMES if name != "backbone"])
-def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, recipe: str, variant: str, start: type[Server]) -> None:
+def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, inside: Inside, recipe: str, variant: str, start: type[Server]) -> None:
     # the chapter's convolutional networks are wide: a narrow one takes the same path
     narrow = ["--width", "8"] if variant == "chapter" and recipe in WIDE else []
-    result = run(tmp_path, "fit", recipe, "--smoke", "--variant", variant, *narrow, "--out", f"served/{recipe}")
+    result = inside("fit", recipe, "--smoke", "--variant", variant, *narrow, "--out", f"served/{recipe}")
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "served" / recipe
     manifest = read(folder)
