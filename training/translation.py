@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -153,6 +154,16 @@ def cropped(pictures: list[np.ndarray], side: int, random: np.random.Generator) 
     return [np.stack([one[y : y + side, x : x + side] for one, y, x in zip(part, tops, lefts, strict=True)]) for part in pictures]
 
 
+def turned(pictures: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
+    """Each place mirrored or not and turned by quarters, alike in every array (n, h, h, c)."""
+    ways = random.integers(0, 8, len(pictures[0]))
+
+    def shown(one: np.ndarray, way: int) -> np.ndarray:
+        return np.rot90(one[:, ::-1] if way >= 4 else one, way % 4)
+
+    return [np.stack([shown(*pair) for pair in zip(part, ways, strict=True)]) for part in pictures]
+
+
 def at(size: int, trained: keras.Model, build: Callable[[int], keras.Model]) -> keras.Model:
     """The same network for pictures of another size."""
     if trained.inputs[0].shape[1] == size:
@@ -209,3 +220,72 @@ class Perceptual:
 
     def __call__(self, ours: Any, theirs: Any) -> Any:
         return ops.mean(backbone.difference(*(self.network(x, training=False) for x in (ours, ops.stop_gradient(theirs)))))
+
+
+class Projected:
+    """Discriminators of patches on maps of a network that stays as it is: they tell from the first step on what a network of their own
+    would first have to learn to see (Projected GANs: Sauer et al. 2021, section 3; without its random projections).
+
+    Args:
+        network: maps pictures to maps (`backbone.maps`).
+        width: filters of each discriminator.
+        conditional: maps of what pictures were made from are looked at beside them.
+    """
+
+    def __init__(self, network: keras.Model, width: int, conditional: bool = False) -> None:
+        self.network = network
+        seen = [network.inputs[0], *network.outputs]
+        self.heads = [_head(maps.shape[1:], width, conditional, fine=index == 0) for index, maps in enumerate(seen)]
+
+    def maps(self, pictures: Any) -> list[Any]:
+        """Pictures (batch, h, w, 3) in -1..1 themselves, since the network is blind to the finest patterns, and what it sees in them."""
+        return [pictures, *(maps / MAP_SCALE for maps in self.network(pictures, training=False))]
+
+    def judged(self, real: list[Any], made: list[Any], penalty: float, given: list[Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """The discriminators' mean loss (`judged`), and what to report of it."""
+        sides = zip(self._scores(given), real, made, strict=True)
+        parts = [judged(scores, theirs, ours, penalty) for scores, theirs, ours in sides]
+        scalars = {name: sum(part[name] for _, part in parts) / len(parts) for name in parts[0][1]}
+        return sum(value for value, _ in parts) / len(parts), scalars
+
+    def convincing(self, made: list[Any], real: list[Any], given: list[Any] | None = None) -> Any:
+        """The generator's mean loss."""
+        pairs = zip(self._scores(given), made, real, strict=True)
+        return sum(relativistic(scores(ours), scores(theirs)) for scores, ours, theirs in pairs) / len(self.heads)
+
+    def _scores(self, given: list[Any] | None) -> list[Callable[[Any], Any]]:
+        if given is None:
+            return list(self.heads)
+        return [partial(_beside, head, side) for head, side in zip(self.heads, given, strict=True)]
+
+
+def _beside(head: keras.Model, given: Any, maps: Any) -> Any:
+    return head(ops.concatenate([given, maps], axis=-1))
+
+
+SHIFT = 16
+"""Pixels by which pictures are larger than what the network sees of them."""
+
+
+def shifted(pictures: Any, corner: Any) -> Any:
+    """What lies right of and below a corner, int32 (y, x) from 0 to SHIFT, of pictures (batch, h, w, c): (batch, h - SHIFT, w - SHIFT, c).
+
+    A network that halves pictures sees every second pixel differently. Were it always the same ones, a generator would hide a pattern
+    between them.
+    """
+    number, height, width, channels = pictures.shape
+    start = ops.concatenate([ops.zeros(1, "int32"), corner, ops.zeros(1, "int32")])
+    return ops.slice(pictures, start, (number, height - SHIFT, width - SHIFT, channels))
+
+
+MAP_SCALE = 6.0
+"""Standard deviation of EfficientNet-Lite0's maps of photographs."""
+
+
+def _head(shape: tuple[int, int, int], width: int, conditional: bool, fine: bool) -> keras.Model:
+    """A map (h, w, c), or two in one, -> one logit a position, or for every second of `fine` ones."""
+    height, side, channels = shape
+    maps = keras.Input((height, side, channels * (1 + conditional)), name="maps")
+    x = leaky()(convolution(width, 4, strides=2)(maps) if fine else convolution(width)(maps))
+    x = leaky()(convolution(width)(x))
+    return keras.Model(maps, layers.Conv2D(1, 1)(x)[..., 0])

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from training import translation
+from training import backbone, translation
 from training.data import Dataset, Split, edges
 from training.data.pixels import to_floats, to_pixels
 from training.layers import from_pixels, infer, leaky, serve
@@ -47,6 +47,7 @@ class Config:
     epochs: int = setting(6, "passes over the training pairs")
     batch_size: int = setting(4, "pairs a step")
     crop: int = setting(128, "side of the random crops that a step sees")
+    turned: Literal["no", "yes"] = setting("no", "whether pairs are shown mirrored and turned by quarters too")
     width: int = setting(32, "filters of the first convolutions")
     levels: int = setting(3, "how often the generator halves a picture", only="improved")
     blocks: int = setting(2, "residual blocks at the narrowest place", only="improved")
@@ -54,6 +55,9 @@ class Config:
     reconstruction: float = setting(20.0, "weight of L1", least=0)
     perceptual: float = setting(2.0, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
     adversarial: float = setting(1.0, "weight of the discriminator's judgement; 0: none", least=0)
+    judge: Literal["pictures", "features"] = setting(
+        "features", "what the discriminators see: pixels, or also maps of EfficientNet-Lite0", only="improved"
+    )
     penalty: float = setting(1.0, "weight of the gradient penalties", least=0, only="improved")
     average: float = setting(0.999, "momentum of the generator's moving average, which is what ships", least=0, below=1, only="improved")
     tile: int = setting(0, "side of the tiles in which it serves; 0: pictures are resized", least=0, only="improved")
@@ -97,20 +101,26 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     else:
         inputs, targets = pairs(config, data, data.train)
     side, channels = min(config.crop, data.shape[0]), data.shape[2]
-    draw, judge = generator(side, channels, config), _discriminator(channels, config)
-    perceptual = translation.Perceptual(side) if config.variant == "improved" and config.perceptual else None
+    draw = generator(side, channels, config)
+    projected = _is_projected(config)
+    seen = _perceptual(side - translation.SHIFT if projected else side, config)
+    judges, judge_loss, draw_loss = _opponents(draw, seen, channels, config)
     plan = run.plan(len(targets), config.batch_size, config.epochs)
-    losses = _relativistic_losses if config.variant == "improved" else _plain_losses
-    judge_loss, draw_loss = losses(draw, judge, perceptual, config)
-    frozen = perceptual.variables if perceptual else []
+    judging = [variable for judge in judges for variable in judge.variables]
+    trained = [variable for judge in judges for variable in judge.trainable_variables]
+    frozen = [*(seen.variables if seen else []), *(variable for judge in judges for variable in judge.non_trainable_variables)]
     moved = translation.adam(config, plan.steps, average=config.variant == "improved")
-    draw_step = Step(draw_loss, draw.trainable_variables, moved, [*draw.non_trainable_variables, *judge.variables, *frozen])
-    judged = translation.adam(config, plan.steps)
-    judge_step = Step(judge_loss, judge.trainable_variables, judged, [*judge.non_trainable_variables, *draw.variables])
+    draw_step = Step(draw_loss, draw.trainable_variables, moved, [*draw.non_trainable_variables, *trained, *frozen])
+    judge_step = Step(judge_loss, trained, translation.adam(config, plan.steps), [*frozen, *draw.variables])
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         drawn = edges.sketches(targets[indices], random) if config.input == "edges" else inputs[indices]
-        given, wanted = (to_floats(part) for part in translation.cropped([drawn, targets[indices]], side, random))
+        both = translation.cropped([drawn, targets[indices]], side, random)
+        given, wanted = map(to_floats, translation.turned(both, random) if config.turned == "yes" else both)
+        if projected:
+            corner = random.integers(0, translation.SHIFT + 1, 2).astype(np.int32)
+            scalars = draw_step(given, wanted, corner)
+            return scalars | judge_step(*scalars.pop("maps"))
         scalars = judge_step(given, wanted) if config.adversarial else {}
         return scalars | draw_step(given, wanted)
 
@@ -122,16 +132,36 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
             made = to_pixels(infer(whole, given_shown, to_floats)[0])
         return group_sheet([given_shown, made, wanted_shown], 2)
 
-    run.fit(step, plan, variables=[*draw.variables, *judge.variables, *judge_step.variables, *draw_step.variables], sheet=sheet)
+    run.fit(step, plan, variables=[*draw.variables, *judging, *judge_step.variables, *draw_step.variables], sheet=sheet)
     draw_step.finish()
     return draw
 
 
-def _discriminator(channels: int, config: Config) -> keras.Model:
-    """Pairs (batch, h, w, 2 channels) -> logits of patches (batch, h / 8, w / 8)."""
+def _is_projected(config: Config) -> bool:
+    return config.variant == "improved" and config.judge == "features" and config.adversarial > 0
+
+
+def _perceptual(side: int, config: Config) -> translation.Perceptual | None:
+    if config.variant == "chapter" or not (config.perceptual or _is_projected(config)):
+        return None
+    return translation.Perceptual(side)
+
+
+def _opponents(draw: keras.Model, seen: Any, channels: int, config: Config) -> tuple[list[keras.Model], Any, Any]:
+    """The discriminators, and the losses of both sides. Discriminators of pixels take pairs (batch, h, w, 2 channels) and give logits of
+    patches (batch, h / 8, w / 8).
+
+    Args:
+        seen: the network whose maps are compared, if any are (translation.Perceptual).
+    """
     if config.variant == "chapter":
-        return _chapter_discriminator(channels, config.width)
-    return translation.patch_discriminator(2 * channels, config.width, 3)
+        judge = _chapter_discriminator(channels, config.width)
+        return [judge], *_plain_losses(draw, judge, config)
+    if _is_projected(config):
+        projected = translation.Projected(seen.network, config.width, conditional=True)
+        return projected.heads, *_projected_losses(draw, projected, config)
+    judge = translation.patch_discriminator(2 * channels, config.width, 3)
+    return [judge], *_relativistic_losses(draw, judge, seen, config)
 
 
 def _relativistic_losses(draw: keras.Model, judge: keras.Model, perceptual: Any, config: Config) -> tuple[Any, Any]:
@@ -157,7 +187,24 @@ def _relativistic_losses(draw: keras.Model, judge: keras.Model, perceptual: Any,
     return judge_loss, draw_loss
 
 
-def _plain_losses(draw: keras.Model, judge: keras.Model, perceptual: Any, config: Config) -> tuple[Any, Any]:
+def _projected_losses(draw: keras.Model, judge: translation.Projected, config: Config) -> tuple[Any, Any]:
+    def judge_loss(*maps: Any) -> tuple[Any, dict[str, Any]]:
+        number = len(judge.heads)
+        made, wanted, given = (list(maps[start : start + number]) for start in range(0, 3 * number, number))
+        return judge.judged(wanted, made, config.penalty, given)
+
+    def draw_loss(given: Any, wanted: Any, corner: Any) -> tuple[Any, dict[str, Any]]:
+        made = draw(given, training=True)
+        maps = [judge.maps(translation.shifted(pictures, corner)) for pictures in (made, wanted, given)]
+        scalars = {"reconstruction": ops.mean(ops.abs(made - wanted)), "generator": judge.convincing(*maps)}
+        scalars["perceptual"] = ops.mean(backbone.difference(*(seen[1:] for seen in maps[:2])))
+        weights = {"reconstruction": config.reconstruction, "generator": config.adversarial, "perceptual": config.perceptual}
+        return sum(weights[name] * value for name, value in scalars.items()), scalars | {"maps": [one for kind in maps for one in kind]}
+
+    return judge_loss, draw_loss
+
+
+def _plain_losses(draw: keras.Model, judge: keras.Model, config: Config) -> tuple[Any, Any]:
     def scores(given: Any, pictures: Any) -> Any:
         return judge(ops.concatenate([given, pictures], axis=-1), training=True)
 
