@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -183,6 +183,15 @@ class Call:
         prepare = partial(images.fit, to=fit) if fitted else partial(images.whole, channels=fit.channels)
         return await self._decoded(content, model, "image", prepare)
 
+    async def fitted(self, content: bytes, model: Model) -> tuple[np.ndarray, int, int]:
+        """An uploaded picture as the array that the model takes, and the height and width that it had.
+
+        Raises:
+            ProblemError: as `pixels`.
+        """
+        fit = fit_of(model)
+        return await self._decoded(content, model, "image", lambda image: (images.fit(image, fit), image.height, image.width))
+
     async def mask(self, content: bytes, model: Model) -> np.ndarray:
         """An uploaded mask at its own size, bool (height, width), true where it is brighter than half; what is transparent is not.
 
@@ -192,7 +201,7 @@ class Call:
         levels = await self._decoded(content, model, "mask", partial(images.whole, channels=1, behind="black"))
         return np.asarray(levels[..., 0] > 127)
 
-    async def _decoded(self, content: bytes, model: Model, field: str, prepare: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    async def _decoded(self, content: bytes, model: Model, field: str, prepare: Callable[[Image.Image], Result]) -> Result:
         self.in_time()
         with self._refusals(model):
             self.workers.check_room()
@@ -326,10 +335,10 @@ class Call:
         content = await self.work("encode", partial(media.encode, pixels, media_type, self._mark()), small=pixels.size <= _SMALL)
         return Response(content, media_type=media_type)
 
-    async def base64(self, pictures: np.ndarray) -> list[str]:
-        """Pictures (n, height, width, channels) as base64 PNGs."""
-        mark = self._mark()
-        return await self.work("encode", lambda: [media.encode_base64(picture, mark) for picture in pictures], pictures.size <= _SMALL)
+    async def base64(self, pictures: Sequence[np.ndarray] | np.ndarray) -> list[str]:
+        """Pictures (height, width, channels) each as base64 PNGs."""
+        mark, small = self._mark(), sum(picture.size for picture in pictures) <= _SMALL
+        return await self.work("encode", lambda: [media.encode_base64(picture, mark) for picture in pictures], small)
 
     def _mark(self) -> bytes | None:
         if not self.settings.provenance and not self.always_marked:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
 
 from service.contract import manifest as manifests
-from service.contract.manifest import SCALES, Fit, Graph, Manifest, Port, Training, TrainingData
+from service.contract.manifest import SCALES, Fit, Graph, Manifest, Normal, Port, Training, TrainingData
 
 SIDE = 32
 
@@ -64,19 +65,50 @@ def painted() -> list[onnx.NodeProto]:
     ]
 
 
-def build(models: Path, name: str, nodes: list[onnx.NodeProto], task: str, role: str, output: str, **fields: object) -> None:
-    """A model folder with one graph from images (and labels, masks) of 32 x 32."""
+def brightness() -> list[onnx.NodeProto]:
+    """A pixel's error is its mean level, the score the largest of them; normal would have been black."""
+    zero = helper.make_tensor("zero", TensorProto.UINT8, (), [0])
+    return [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Constant", [], ["last"], value=helper.make_tensor("last", TensorProto.INT64, (1,), [3])),
+        helper.make_node("Constant", [], ["inner"], value=helper.make_tensor("inner", TensorProto.INT64, (2,), [1, 2])),
+        helper.make_node("Constant", [], ["black"], value=zero),
+        helper.make_node("ReduceMean", ["floats", "last"], ["errors"], keepdims=0),
+        helper.make_node("ReduceMax", ["errors", "inner"], ["scores"], keepdims=0),
+        helper.make_node("Mul", ["images", "black"], ["reconstruction"]),
+    ]
+
+
+DETECTED = {"scores": ("float32", ()), "errors": ("float32", (SIDE, SIDE)), "reconstruction": ("uint8", (SIDE, SIDE, 3))}
+NORMAL = Normal(
+    threshold=100.0, pixel_threshold=64.0, false_positives=0.01, promised=0.01, pictures=200, quantiles=tuple(float(q) for q in range(101))
+)
+"""Scores of 0 to 100 are normal, all alike often."""
+
+
+def build(
+    models: Path, name: str, nodes: list[onnx.NodeProto], task: str, role: str, output: str | dict[str, Any], **fields: object
+) -> None:
+    """A model folder with one graph from images (and labels, masks) of 32 x 32.
+
+    Args:
+        output: the name of the picture `out` that the nodes make; or all outputs, with their types and shapes.
+    """
     folder, item = models / name, (SIDE, SIDE, 3)
     folder.mkdir(parents=True)
-    made = (SCALES[output] * SIDE, SCALES[output] * SIDE, 3)
+    if isinstance(output, str):
+        nodes, output = (
+            [*nodes, helper.make_node("Identity", ["out"], [output])],
+            {output: ("uint8", (SCALES[output] * SIDE, SCALES[output] * SIDE, 3))},
+        )
     more = {"swap": {"labels": ("int32", ())}, "inpaint": {"masks": ("uint8", (SIDE, SIDE, 1))}}
     ports = {"images": ("uint8", item), **more.get(task, {})}
-    types = {"uint8": TensorProto.UINT8, "int32": TensorProto.INT32}
+    types = {"uint8": TensorProto.UINT8, "int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
     graph = helper.make_graph(
-        [*nodes, helper.make_node("Identity", ["out"], [output])],
+        nodes,
         name,
         [helper.make_tensor_value_info(port, types[dtype], ("batch", *shape)) for port, (dtype, shape) in ports.items()],
-        [helper.make_tensor_value_info(output, TensorProto.UINT8, ("batch", *made))],
+        [helper.make_tensor_value_info(port, types[dtype], ("batch", *shape)) for port, (dtype, shape) in output.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
@@ -85,7 +117,7 @@ def build(models: Path, name: str, nodes: list[onnx.NodeProto], task: str, role:
         file="graph.onnx",
         sha256=manifests.sha256(folder / "graph.onnx"),
         inputs=tuple(Port(name=port, dtype=dtype, shape=("batch", *shape)) for port, (dtype, shape) in ports.items()),
-        outputs=(Port(name=output, dtype="uint8", shape=("batch", *made)),),
+        outputs=tuple(Port(name=port, dtype=dtype, shape=("batch", *shape)) for port, (dtype, shape) in output.items()),
         parameters=0,
     )
     data = TrainingData(source="drawn", title="none", license="CC0-1.0", origin="made by hand")

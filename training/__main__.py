@@ -1,4 +1,4 @@
-"""python -m training fit RECIPE · evaluate NAME · export RUN · maps NAME… · classifier · cards · list"""
+"""python -m training fit RECIPE · evaluate NAME · calibrate NAME · export RUN · maps NAME… · classifier · cards · list"""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ def _fit(options: argparse.Namespace) -> int:
         if not source.startswith("folder:"):
             raise TrainingError(f"--paired goes with --data folder:PATH, not with {source}.")
         source = source.replace("folder:", "pairs:", 1)
+    elif "anomaly" in recipe.TASKS:
+        source = source.replace("folder:", "parts:", 1)
     job = Job(options.recipe, source, options.image_size, options.channels, config, options.seed, options.smoke)
     runs, models = (RUNS / "smoke", RUNS / "smoke" / "models") if options.smoke else (RUNS, MODELS)
     out = options.out or models / options.recipe
@@ -140,11 +142,23 @@ def _data_of(folder: Path, source: str | None) -> Any:
     manifest = read(folder)
     ports = [port for graph in manifest.graphs.values() for port in (*graph.inputs, *graph.outputs) if port.name == "images"]
     height, _, channels = ports[0].item
-    dataset = data.load(source or manifest.training.data.source, height, channels)
-    exact = {"generate", "digits", "reconstruct", "translate", "swap"} & set(manifest.tasks)  # the others show pictures of any size
+    source = source or manifest.training.data.source
+    if "anomaly" in manifest.tasks:
+        source = source.replace("folder:", "parts:", 1)
+    dataset = data.load(source, height, channels)
+    sized = {"generate", "digits", "reconstruct", "translate", "swap", "anomaly"}  # the others show pictures of any size
+    exact = sized & set(manifest.tasks)
     if exact and manifest.large == "resize" and dataset.shape != ports[0].item:
         raise TrainingError(f"--data {dataset.source} has pictures of {dataset.shape}, {manifest.name} is for {ports[0].item}.")
     return dataset
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from training.calibrate import calibrate
+
+    folder = options.models / options.name
+    print(calibrate(folder, _data_of(folder, options.data), options.false_positives))
+    return 0
 
 
 def _maps(options: argparse.Namespace) -> int:
@@ -238,6 +252,14 @@ def parser(given: list[str]) -> argparse.ArgumentParser:
     _add_data(evaluate, None)
     evaluate.set_defaults(run=_evaluate)
 
+    calibrate = commands.add_parser("calibrate", help="set a detector's thresholds anew by normal pictures, without training")
+    calibrate.add_argument("name")
+    calibrate.add_argument("--models", type=Path, default=MODELS, metavar="FOLDER")
+    told = "share of normal pictures that may be taken for anomalous (default: as before)"
+    calibrate.add_argument("--false-positives", type=_number(float, below=1), metavar="N", help=told)
+    _add_data(calibrate, None)
+    calibrate.set_defaults(run=_calibrate)
+
     maps = commands.add_parser("maps", help="draw the latent space of models with two latent dimensions, into the first one's card")
     maps.add_argument("names", nargs="+", metavar="NAME")
     maps.add_argument("--models", type=Path, default=MODELS, metavar="FOLDER")
@@ -267,7 +289,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
         recipe = find(name)
         command = fit.add_parser(name, help="", description=recipe.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         _add_data(command)
-        _add_size(command)
+        _add_size(command, getattr(recipe, "IMAGE_SIZE", 64))
         command.add_argument("--out", type=Path, metavar="FOLDER", help=f"model folder to write (default: models/{name})")
         command.add_argument("--default-for", nargs="*", metavar="TASK", help=DEFAULT_FOR)
         _add_run(command)
@@ -290,7 +312,8 @@ def _add_field(command: argparse.ArgumentParser, field: Any, kind: Any, chapter:
     option, default = _option(field.name), field.default
     if get_origin(kind) is Literal:
         about = field.metadata.get("about", "networks and losses")
-        command.add_argument(option, choices=get_args(kind), default=default, help=f"{about} (default: {default})")
+        given = default if field.name == "variant" else None
+        command.add_argument(option, choices=get_args(kind), default=given, help=f"{about} (default: {default})")
         return
     meant, only = field.metadata, field.metadata["only"]
     if only is not None:
@@ -335,8 +358,8 @@ def _add_data(command: argparse.ArgumentParser, default: str | None = "mnist") -
     command.add_argument("--data", default=default, metavar="SOURCE", help=f"mnist, fashion, NAME:PATH, folder:PATH (default: {told})")
 
 
-def _add_size(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="side of a folder's pictures (default: 64)")
+def _add_size(command: argparse.ArgumentParser, size: int) -> None:
+    command.add_argument("--image-size", type=int, default=size, metavar="PIXELS", help=f"side of a folder's pictures (default: {size})")
     command.add_argument("--paired", action="store_true", help="a folder's files have two pictures side by side each")
     command.add_argument("--channels", type=int, default=3, metavar="N", help="of a folder's pictures: 1 grey, 3 colour (default: 3)")
 

@@ -17,6 +17,9 @@ CAPTIONS = {
     "translations": "Test pictures, four triples in a row: input, output, truth.",
     "upscaled": "Middles of test pictures at their own scale, two groups in a row: small, bicubic, upscaled, truth.",
     "inpainted": "Test pictures with holes of each kind, two groups in a row: the hole, OpenCV's Telea, ours, truth.",
+    "heatmaps": "Test pictures, normal ones first, three groups in a row: the picture, what normal would have been (where the model draws "
+    "that), errors in red, where they are above the pixel threshold, and where the defect is (where that is known).",
+    "scores": "Scores of test pictures, and the threshold.",
     "matching": "Twelve outputs, and their truths in another order: which belongs to which? (`matching` in report.json has the solution.)",
     "neighbours": "Test pictures, two groups in a row, and beside each the five training pictures whose embeddings are nearest.",
     "nearest": "Twenty samples; below each the training picture nearest in features, and the one nearest in pixels.",
@@ -61,6 +64,12 @@ MEANING = {
     "inpaint_text_feature_distance": "↓ that distance where writing was",
     "inpaint_scratches_psnr": "↑ PSNR within scratches, dB",
     "inpaint_scratches_feature_distance": "↓ that distance where scratches were",
+    "anomaly_auroc": "↑ AUROC of the score: anomalous pictures against normal ones",
+    "anomaly_f1": "↑ F1 at the threshold",
+    "found_anomalies": "↑ anomalous pictures above the threshold, share",
+    "flagged_normals": "↓ normal pictures above the threshold, share",
+    "anomaly_pixel_auroc": "↑ AUROC of heatmaps, pixel by pixel",
+    "anomaly_region_overlap": "↑ PRO: overlap with each defect, averaged up to 30 % of false pixels",
     "translation_frechet": "↓ Fréchet distance to the true pictures on the pooled features of EfficientNet-Lite1 (no FID)",
 }
 

@@ -21,6 +21,7 @@ from PIL import Image
 from service.contract.manifest import Manifest, Metric, read, write
 from training import card, metrics
 from training.data import Dataset
+from training.detecting import HEATMAPS, SCORES, measure_anomaly
 from training.generation import MEASURED, Figures, flat, measure_digits, measure_generate
 from training.loop import evenly, group_sheet
 from training.problems import TrainingError
@@ -50,7 +51,7 @@ def evaluate(
         figures, details = asyncio.run(_measure(folder, drawn, data, url, set(manifest.tasks) & set(tasks or manifest.tasks), references))
         if broken := [name for name, (value, _, _) in figures.items() if not np.isfinite(value)]:
             raise TrainingError(f"{', '.join(broken)} of {manifest.name} cannot be measured on {data.name}: too few pictures?")
-        _take(drawn, folder / card.PICTURES, replaced=() if tasks else (*MEASURED, NEIGHBOURS, SHEET, MATCHING, UPSCALED, INPAINTED))
+        _take(drawn, folder / card.PICTURES, replaced=() if tasks else DRAWN)
     found = {
         name: Metric(value=round(value, 6), reference=beside, reference_is=what, command=command)
         for name, (value, beside, what) in figures.items()
@@ -92,6 +93,8 @@ def _kept_details(manifest: Manifest, path: Path) -> dict[str, Any]:
 
 
 NEIGHBOURS, SHOWN_IN_COLUMN = "neighbours.png", 8
+DRAWN = (*MEASURED, NEIGHBOURS, SHEET, MATCHING, UPSCALED, INPAINTED, HEATMAPS, SCORES)
+"""Pictures that measuring makes."""
 
 
 async def _measure(
@@ -108,6 +111,7 @@ async def _measure(
         "swap": measure_swap,
         "upscale": measure_upscale,
         "inpaint": measure_inpaint,
+        "anomaly": measure_anomaly,
     }
     async with served(folder, url) as model:
         for task, measure in measures.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -21,8 +22,8 @@ import onnx
 from PIL import Image
 
 from service.contract import images, manifest
-from service.contract.manifest import Graph, Manifest, Port, Training, TrainingData
-from training import card, history
+from service.contract.manifest import Graph, Manifest, Normal, Port, Training, TrainingData
+from training import card, detection, history
 from training.data import Dataset
 from training.loop import Run, contact_sheet
 from training.problems import TrainingError
@@ -65,6 +66,8 @@ def export(
             default_for = tuple(task for task in earlier.default_for if task in recipe.TASKS) if earlier else ()
         defaults = " ".join(["", "--default-for", *default_for]) if default_for else ""
         training = _training(recipe, config, own.pop("data", None) or _data(data), run, f"{command} --out models/{folder.name}{defaults}")
+        if "anomaly" in recipe.TASKS:
+            own["normal"] = _normal(fresh / declared["detector"].file, config, data)
         described = _describe(recipe, data, folder.name, declared, training, default_for, own)
         history.draw(run, fresh / card.PICTURES)
         described = _keep(earlier, folder, fresh, described)
@@ -74,6 +77,18 @@ def export(
             folder.replace(Path(place) / "old")
         fresh.replace(folder)
     return described
+
+
+def _normal(detector: Path, config: Any, data: Dataset) -> Normal:
+    """Thresholds from normal pictures that are held out for choices; names on standard error what looks unlike the other normal ones."""
+    found = detection.run(detector, detection.normals(data, data.validation, config.normal), run_graph)
+    normal = detection.normal(*found, config.false_positives)
+    print(detection.told(normal), file=sys.stderr)
+    if data.train.names:  # each split by itself: what was fitted on scores lower
+        for split, scores in ((data.train, detection.run(detector, data.train.images, run_graph)[0]), (data.validation, found[0])):
+            for index in detection.outliers(scores):
+                print(f"{split.names[index]} looks unlike the other good ones (score {scores[index]:.3g}): is it one?", file=sys.stderr)
+    return normal
 
 
 def _describe(

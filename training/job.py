@@ -70,9 +70,11 @@ class Job:
             words.append("--smoke")
         elif self.source.startswith("pairs:"):
             words += ["--data", shlex.quote(self.source.replace("pairs:", "folder:", 1)), "--paired"]
+        elif self.source.startswith("parts:"):
+            words += ["--data", shlex.quote(self.source.replace("parts:", "folder:", 1))]
         elif self.source != "mnist":
             words += ["--data", shlex.quote(self.source)]
-        if self.source.startswith(("folder:", "pairs:")):
+        if self.source.startswith(("folder:", "pairs:", "parts:")):
             words += ["--image-size", str(self.image_size), "--channels", str(self.channels)]
         for field in dataclasses.fields(recipes.find(self.recipe).Config):
             if field.metadata.get("only") in (None, self.config["variant"]):

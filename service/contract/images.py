@@ -118,6 +118,24 @@ def unfit(pixels: np.ndarray, width: int, height: int, to: Fit) -> np.ndarray:
     return made.reshape(height, width, -1)
 
 
+def unfit_map(values: np.ndarray, width: int, height: int, to: Fit) -> np.ndarray:
+    """The same for one number a pixel.
+
+    Args:
+        values: float32 (to.height, to.width).
+
+    Returns:
+        float32 (height, width), each between values of its neighbours.
+    """
+    if (height, width) == values.shape:
+        return values
+    image = Image.fromarray(values)
+    if to.mode == "contain":
+        left, top, inner_width, inner_height = _inside(width, height, to)
+        image = image.crop((left, top, left + inner_width, top + inner_height))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+
+
 def whole(image: Image.Image, channels: int, behind: Literal["white", "black"] = "white") -> np.ndarray:
     """A decoded picture at its own size, uint8 (height, width, channels); unless there are 4, alpha is composited on what is `behind`."""
     pixels = np.asarray(_with_channels(image, channels, behind), np.uint8)

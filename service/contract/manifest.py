@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 FILE = "manifest.json"
-SCALES = {"translated": 1, "swapped": 1, "inpainted": 1, "upscaled": 4}
+SCALES = {"translated": 1, "swapped": 1, "inpainted": 1, "upscaled": 4, "reconstruction": 1}
 """Outputs that are pictures made of a picture, and how many times as wide and high they are."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -110,6 +110,33 @@ class Metric(Part):
     command: str
 
 
+class Normal(Part):
+    """What a detector of anomalies says of normal pictures that it was not fitted on.
+
+    Attributes:
+        threshold: of the score; above it a picture is anomalous.
+        pixel_threshold: of the error; above it a pixel is.
+        false_positives: the share of normal pictures that may be above the one threshold, and the share in which any pixel may be above
+            the other.
+        promised: the share that so few pictures can vouch for: `false_positives`, or more.
+        pictures: how many they are.
+        quantiles: their scores at 0, 1, ... 100 percent.
+    """
+
+    threshold: float = Field(allow_inf_nan=False)
+    pixel_threshold: float = Field(gt=0, allow_inf_nan=False)
+    false_positives: float = Field(gt=0, lt=1)
+    promised: float = Field(gt=0, lt=1)
+    pictures: int = Field(ge=1)
+    quantiles: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(min_length=101, max_length=101)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if list(self.quantiles) != sorted(self.quantiles):
+            raise ValueError("the quantiles do not ascend")
+        return self
+
+
 class Manifest(Part):
     """One trained model.
 
@@ -125,6 +152,7 @@ class Manifest(Part):
             there and back, or run `tile`s that overlap, for graphs in which a pixel depends on what is near.
         margin: pixels at a tile's edge, next to other tiles, that are not used.
         feather: pixels on both sides of where two tiles meet over which one fades into the other.
+        normal: what a detector of anomalies says of normal pictures; absent in other models.
     """
 
     schema_version: Literal[1] = 1
@@ -146,6 +174,7 @@ class Manifest(Part):
     large: Literal["resize", "tile"] = "resize"
     margin: int = Field(default=0, ge=0)
     feather: int = Field(default=0, ge=0)
+    normal: Normal | None = None
     opset: int
     training: Training
     metrics: dict[str, Metric] = Field(default_factory=dict)
@@ -168,6 +197,8 @@ class Manifest(Part):
             self._check_input(port)
         for port in (port for graph in graphs for port in graph.outputs if port.name in SCALES):
             self._check_picture(port)
+        for port in (port for graph in graphs for port in graph.outputs if port.name == "errors"):
+            self._check_errors(port)
         for port in (port for graph in graphs for port in graph.outputs if port.name == "probabilities"):
             if port.item != (len(self.classes),):
                 raise ValueError(f"a graph gives probabilities of {port.item}, but there are {len(self.classes)} classes")
@@ -193,11 +224,18 @@ class Manifest(Part):
         if fit is None or port.item != (scale * fit.height, scale * fit.width, fit.channels):
             raise ValueError(f"a graph gives {port.name} of {port.item}, which is not {scale} times what fit gives")
 
+    def _check_errors(self, port: Port) -> None:
+        """A map of errors shows all of the picture that was sent, and is read by the model's own thresholds."""
+        if self.fit is None or self.fit.mode == "cover" or port.item != (self.fit.height, self.fit.width):
+            raise ValueError(f"a graph gives errors of {port.item}, which is not one for each pixel of a picture that fit shows whole")
+        if self.normal is None:
+            raise ValueError("a graph gives errors, but the manifest does not say which are normal")
+
     @property
     def digest(self) -> str:
         """SHA-256 over all that changes an answer; descriptions, metrics and defaults are outside it."""
         names = {"tasks", "graphs", "fit", "latent_dimension", "classes", "largest_picture"}
-        answering = self.model_dump(mode="json", include=names | self._of_tiles)
+        answering = self.model_dump(mode="json", include=names | self._of_tiles | ({"normal"} if self.normal else set()))
         return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from service.tasks import digits, embed, generate, inpaint, reconstruct, swap, translate, upscale
+from service.tasks import anomaly, digits, embed, generate, inpaint, reconstruct, swap, translate, upscale
 
-TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct, translate, upscale, inpaint, swap)
+TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct, translate, upscale, inpaint, anomaly, swap)
 """Each offers TASK (its name), ROLES (the graphs it wants), REQUEST (its body) and router."""

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from built import build, either, larger, negative, painted
+from built import DETECTED, NORMAL, SIDE, brightness, build, either, larger, negative, painted
 from support import MODELS, ROOT, Server
+
+from service.contract.manifest import Fit
 
 
 def test_the_server_keeps_to_its_document(start: Callable[..., Server], tmp_path: Path) -> None:
@@ -18,6 +20,8 @@ def test_the_server_keeps_to_its_document(start: Callable[..., Server], tmp_path
     build(models, "either", either(), "swap", "swapper", "swapped", default_for=("swap",), classes=("ann", "bob"))
     build(models, "larger", larger(), "upscale", "upscaler", "upscaled", default_for=("upscale",), large="tile", margin=4)
     build(models, "painted", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
+    whole = Fit(height=SIDE, width=SIDE, channels=3, mode="stretch")
+    build(models, "bright", brightness(), "anomaly", "detector", DETECTED, normal=NORMAL, fit=whole, default_for=("anomaly",))
     for name in ("cdcgan", "vae"):
         (models / name).symlink_to(MODELS / name)
     server = start(ATELIER_API_KEYS="user", ATELIER_ADMIN_KEYS="admin", ATELIER_MODELS=str(models))

@@ -22,19 +22,33 @@ SOURCES = {
     "emoji": "emoji as two designers draw them, from two npm packages; emoji:PATH names the folder of their node_modules",
     "emoji-people": "faces and people among them",
     "photos": "squares of photographs from Debian's packages of backgrounds; photos:PATH cuts them out of your own photographs",
+    "brick": "crops of a brick wall's picture from scikit-image, without and with synthetic defects; brick:PATH reads it from there",
+    "grass": "crops of grass, likewise",
+    "gravel": "crops of gravel, likewise",
     "folder": "folder:PATH reads your own pictures, at --image-size and --channels; subfolders are classes, trainA and trainB two kinds",
     "pairs": "pairs:PATH, or folder:PATH with --paired, reads files with two pictures side by side",
+    "parts": "parts:PATH, or folder:PATH for a detector of anomalies, reads good parts; where there is a folder `good`, those in it and "
+    "bad ones beside it; or MVTec AD's layout",
+    "solar": "solar cells from the package elpv-dataset, good and defective (non-commercial); solar:PATH reads them from there",
     "drawn": "a few hundred digits drawn from a font, for trying things out and for --smoke",
     "drawn-pairs": "a hundred pairs of outlined and filled digits, for the same",
+    "drawn-parts": "discs, some of them with a scratch, for the same",
 }
 
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures uint8 (n, height, width, channels) and, where there are classes, labels int32 (n,)."""
+    """Pictures uint8 (n, height, width, channels) and, where there are classes, labels int32 (n,).
+
+    Attributes:
+        masks: where pictures have defects, bool (n, height, width), if that is known.
+        names: of the files that they were read from, if there are such.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    masks: np.ndarray | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -91,7 +105,7 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
     Raises:
         TrainingError: no such source, or its data is not there.
     """
-    from training.data import drawn, emoji, fashion, folder, maps, mnist, photos
+    from training.data import drawn, emoji, fashion, folder, maps, mnist, parts, photos, solar, textures
 
     name, _, path = source.partition(":")
     if name == "mnist":
@@ -104,12 +118,20 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
         return emoji.load(name, Path(path) if path else None)
     if name == "photos":
         return photos.load(Path(path) if path else None)
+    if name in textures.NAMES:
+        return textures.load(name, Path(path) if path else None)
     if name == "folder" and path:
         return folder.load(Path(path), image_size, channels)
+    if name == "parts" and path:
+        return parts.load(Path(path), image_size, channels)
+    if name == "solar":
+        return solar.load(Path(path) if path else None)
     if name == "pairs" and path:
         return folder.pairs(Path(path), image_size, channels)
     if name == "drawn":
         return drawn.load()
     if name == "drawn-pairs":
         return drawn.pairs()
+    if name == "drawn-parts":
+        return drawn.parts()
     raise TrainingError(f"--data {source}: there is no such source. Sources: {', '.join(SOURCES)} (folder:PATH).")

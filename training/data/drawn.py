@@ -9,6 +9,7 @@ from service.contract.manifest import Fit
 from training.data import Dataset, Split
 
 PAIR_SIDE = 32
+PART_SIDE = 64
 
 
 def load(number: int = 320) -> Dataset:
@@ -53,6 +54,47 @@ def pairs(number: int = 160) -> Dataset:
         paired=True,
         aligned=True,
     )
+
+
+def parts(number: int = 160) -> Dataset:
+    """Light discs on grey, 64x64, good ones; for figures also some with a scratch. The same every time."""
+    random = np.random.default_rng(0)
+    good = np.stack([_disc(random) for _ in range(number)])
+    splits = [Split(good[cut], np.zeros(cut.stop - cut.start, np.int32)) for cut in _cuts(number)]
+    scratched, masks = (np.stack(arrays) for arrays in zip(*(_scratched(_disc(random), random) for _ in splits[2].labels), strict=True))
+    test = Split(
+        np.concatenate([splits[2].images, scratched]),
+        np.repeat(np.arange(2, dtype=np.int32), len(scratched)),
+        np.concatenate([np.zeros_like(masks), masks]),
+    )
+    return Dataset(
+        name="drawn-parts",
+        source="drawn-parts",
+        train=splits[0],
+        validation=splits[1],
+        test=test,
+        fit=Fit(height=PART_SIDE, width=PART_SIDE, channels=1, mode="stretch"),
+        title=f"Drawn discs ({len(splits[0])})",
+        license="CC0-1.0",
+        origin="drawn with Pillow",
+        classes=("good", "scratched"),
+    )
+
+
+def _disc(random: np.random.Generator) -> np.ndarray:
+    canvas = Image.new("L", (PART_SIDE, PART_SIDE), 90)
+    middle, radius = PART_SIDE / 2 + random.uniform(-2, 2, 2), random.uniform(20, 23)
+    ImageDraw.Draw(canvas).ellipse([*(middle - radius), *(middle + radius)], fill=int(random.integers(180, 200)))
+    return np.asarray(canvas, np.uint8)[..., None]
+
+
+def _scratched(disc: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A disc with a scratch, and the mask of that."""
+    ends = PART_SIDE / 2 + random.uniform(-14, 14, (2, 2))
+    scratch = Image.new("L", (PART_SIDE, PART_SIDE))
+    ImageDraw.Draw(scratch).line([*ends[0], *ends[1]], fill=255, width=2)
+    mask = np.asarray(scratch) > 0
+    return np.where(mask[..., None], np.uint8(40), disc), mask
 
 
 def _cuts(number: int) -> list[slice]:

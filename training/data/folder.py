@@ -32,16 +32,16 @@ def load(path: Path, image_size: int, channels: int) -> Dataset:
     Raises:
         TrainingError: no such folder, too few pictures in it, or a size or number of channels that cannot be.
     """
-    fit = _fit(path, image_size, channels)
+    fit = square(path, image_size, channels)
     if all((path / f"train{kind}").is_dir() for kind in KINDS):
         return _kinds(path, fit)
-    read = [(file.relative_to(path).parts, digest, images.fit(picture, fit)) for file, digest, picture in _readable(path)]
-    _enough(path, len(read))
+    read = [(file.relative_to(path).parts, digest, images.fit(picture, fit)) for file, digest, picture in readable(path)]
+    enough(path, len(read))
     folders = [parts[0] if len(parts) > 1 else "" for parts, _, _ in read]
     classes = () if "" in folders else tuple(sorted(set(folders)))  # pictures beside the subfolders: they are no classes then
     labels = np.array([classes.index(folder) if classes else 0 for folder in folders], np.int32)
     pictures = np.stack([pixels for _, _, pixels in read])
-    train, validation, test = (Split(pictures[mask], labels[mask]) for mask in _splits([digest for _, digest, _ in read]))
+    train, validation, test = (Split(pictures[mask], labels[mask]) for mask in splits([digest for _, digest, _ in read]))
     return _dataset(f"folder:{path}", path, fit, (train, validation, test), classes)
 
 
@@ -51,9 +51,9 @@ def pairs(path: Path, image_size: int, channels: int) -> Dataset:
     Raises:
         TrainingError: as `load`.
     """
-    fit = _fit(path, image_size, channels)
+    fit = square(path, image_size, channels)
     left, right, digests = list[np.ndarray](), list[np.ndarray](), list[str]()
-    for file, digest, picture in _readable(path):
+    for file, digest, picture in readable(path):
         half = picture.width // 2
         if half == 0:
             print(f"{file} is left out: it is one pixel wide", file=sys.stderr)
@@ -61,9 +61,9 @@ def pairs(path: Path, image_size: int, channels: int) -> Dataset:
         left.append(images.fit(picture.crop((0, 0, half, picture.height)), fit))
         right.append(images.fit(picture.crop((picture.width - half, 0, picture.width, picture.height)), fit))
         digests.append(digest)
-    _enough(path, len(digests))
+    enough(path, len(digests))
     both = np.stack(left), np.stack(right)
-    train, validation, test = (_two(both[0][mask], both[1][mask]) for mask in _splits(digests))
+    train, validation, test = (_two(both[0][mask], both[1][mask]) for mask in splits(digests))
     return _dataset(f"pairs:{path}", path, fit, (train, validation, test), KINDS, paired=True)
 
 
@@ -71,11 +71,11 @@ def _kinds(path: Path, fit: Fit) -> Dataset:
     """`trainA`, `trainB`, `testA`, `testB`; without the last two, a tenth of the training pictures is held out for figures."""
     found: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
     for kind in KINDS:
-        read = [(digest, images.fit(picture, fit)) for _, digest, picture in _readable(path / f"train{kind}")]
-        _enough(path / f"train{kind}", len(read))
-        own = [images.fit(picture, fit) for _, _, picture in _readable(path / f"test{kind}")]
+        read = [(digest, images.fit(picture, fit)) for _, digest, picture in readable(path / f"train{kind}")]
+        enough(path / f"train{kind}", len(read))
+        own = [images.fit(picture, fit) for _, _, picture in readable(path / f"test{kind}")]
         pictures = np.stack([pixels for _, pixels in read])
-        training, choices, figures = _splits([digest for digest, _ in read])
+        training, choices, figures = splits([digest for digest, _ in read])
         found["train"].append(pictures[training | figures] if own else pictures[training])
         found["validation"].append(pictures[choices])
         found["test"].append(np.stack(own) if own else pictures[figures])
@@ -107,7 +107,7 @@ def _dataset(
     )
 
 
-def _fit(path: Path, image_size: int, channels: int) -> Fit:
+def square(path: Path, image_size: int, channels: int) -> Fit:
     if channels not in (1, 3):
         raise TrainingError(f"--channels {channels}: it has to be 1 (grey) or 3 (colour).")
     if not 8 <= image_size <= 512:
@@ -123,7 +123,7 @@ def files(path: Path) -> list[Path]:
     return sorted(file for file in found if not any(part.startswith((".", "__MACOSX")) for part in file.relative_to(path).parts))
 
 
-def _readable(path: Path) -> Iterator[tuple[Path, str, Image.Image]]:
+def readable(path: Path) -> Iterator[tuple[Path, str, Image.Image]]:
     """The pictures below a folder in order, each with its file and the digest of its content."""
     for file in files(path):
         try:
@@ -133,17 +133,17 @@ def _readable(path: Path) -> Iterator[tuple[Path, str, Image.Image]]:
             print(f"{file} is left out: {error}", file=sys.stderr)
 
 
-def _enough(path: Path, number: int) -> None:
+def enough(path: Path, number: int) -> None:
     if number < FEWEST:
         raise TrainingError(f"--data folder:{path}: {number} readable pictures; at least {FEWEST} are needed.")
 
 
-def _splits(digests: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def splits(digests: list[str], validation: float = 0.1, test: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Masks of training, validation and test pictures: by the digests, and where that leaves one of them empty by their order."""
     ranks = np.empty(len(digests), int)
     ranks[np.argsort(digests)] = np.arange(len(digests))
     share = np.array([int(digest[:8], 16) / 2**32 for digest in digests])
-    held = max(1, len(digests) // 10)
-    test = (share >= 0.9) if (share >= 0.9).any() else ranks >= len(ranks) - held
-    validation = ~test & ((share < 0.1) if ((share < 0.1) & ~test).any() else ranks < held)
-    return ~test & ~validation, validation, test
+    chosen, held = (max(1, int(part * len(digests))) for part in (validation, test))
+    last = (share >= 1 - test) if (share >= 1 - test).any() else ranks >= len(ranks) - held
+    first = ~last & ((share < validation) if ((share < validation) & ~last).any() else ranks < chosen)
+    return ~last & ~first, first, last

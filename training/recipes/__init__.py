@@ -18,6 +18,7 @@ NAMES = (
     "dcgan",
     "face-swap",
     "gan",
+    "padim",
     "pix2pix",
     "srgan",
     "srresnet",
@@ -56,10 +57,10 @@ class Recipe(Protocol):
         Config: a frozen dataclass of `setting`s; they are the options of the command line. `variant` is `improved` or `chapter`.
         CHAPTER: the Config that `--variant chapter` begins with.
 
-    A module may also offer SMOKE, the source of its smoke runs' data, SERVING, the names of settings that training does
-    not depend on and export may change, `describe(config, data)`, the fields of the manifest that are its own (title,
-    description, license, fit, classes, large, margin, feather, largest_batch; `data`, what it was trained on if that is not what was
-    read), and `samples(config, data, graphs)`, the sheet of its card, uint8 (height, width[, 3]).
+    A module may also offer SMOKE, the source of its smoke runs' data, IMAGE_SIZE, at which folders are read unless told otherwise,
+    SERVING, the names of settings that training does not depend on and export may change, `describe(config, data)`, the fields of the
+    manifest that are its own (title, description, license, fit, classes, large, margin, feather, largest_batch; `data`, what it was
+    trained on if that is not what was read), and `samples(config, data, graphs)`, the sheet of its card, uint8 (height, width[, 3]).
     """
 
     TASKS: dict[str, dict[str, str]]

@@ -1,0 +1,263 @@
+"""Detectors of anomalies: folders of parts, thresholds that mean what they say, and from a folder to an endpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from support import ROOT, Server, encoded
+
+from service.contract.manifest import read
+from training import data, detection, metrics
+from training.__main__ import main
+from training.data import defects, textures
+from training.problems import TrainingError
+
+
+def plate(seed: int, scratched: bool = False, size: tuple[int, int] = (90, 60)) -> Image.Image:
+    """A noisy plate with a disc; a dark scratch across it, if so."""
+    random = np.random.default_rng(seed)
+    picture = Image.fromarray(random.integers(110, 130, (size[1], size[0], 3), np.uint8))
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse([20, 15, 60, 45], fill=(190, 180, 60))
+    if scratched:
+        draw.line([25, 20 + seed % 10, 55, 40], fill=(20, 20, 20), width=3)
+    return picture
+
+
+def scratch_mask(seed: int) -> Image.Image:
+    mask = Image.new("L", (90, 60))
+    ImageDraw.Draw(mask).line([25, 20 + seed % 10, 55, 40], fill=255, width=3)
+    return mask
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for index in range(20):
+        plate(index).save(folder / f"{index:02}.png")
+    return folder
+
+
+@pytest.fixture
+def mvtec(tmp_path: Path) -> Path:
+    """MVTec AD's layout: train/good, test/good, test/scratch, ground_truth/scratch."""
+    folder = tmp_path / "plates"
+    for name in ("train/good", "test/good", "test/scratch", "ground_truth/scratch"):
+        (folder / name).mkdir(parents=True)
+    for index in range(12):
+        plate(index).save(folder / "train" / "good" / f"{index:03}.png")
+    for index in range(4):
+        plate(50 + index).save(folder / "test" / "good" / f"{index:03}.png")
+        plate(60 + index, scratched=True).save(folder / "test" / "scratch" / f"{index:03}.png")
+        scratch_mask(60 + index).save(folder / "ground_truth" / "scratch" / f"{index:03}_mask.png")
+    return folder
+
+
+def test_a_folder_of_good_parts_is_split(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (good / "notes.txt").write_text("no picture")
+    (good / "broken.png").write_bytes(b"nothing")
+    plate(99, size=(60, 90)).save(good / "turned.png")
+    found = data.load(f"parts:{good}", 32, 3)
+    assert sum(len(split) for split in (found.train, found.validation, found.test)) == 21
+    assert all(len(split) for split in (found.train, found.validation, found.test))
+    assert (found.classes, found.fit.mode, found.shape) == (("good",), "stretch", (32, 32, 3))
+    assert len(found.train.names) == len(found.train)
+    told = capsys.readouterr().err
+    assert "broken.png is left out" in told
+    assert "1 files are no pictures and are left out, such as notes.txt" in told
+    assert "1 pictures have other proportions than the usual 90 x 60, such as turned.png" in told
+
+
+def test_the_layout_of_mvtec_is_understood(mvtec: Path) -> None:
+    found = data.load(f"parts:{mvtec}", 60, 1)
+    assert found.classes == ("good", "scratch")
+    assert (len(found.train) + len(found.validation), len(found.test)) == (12, 8)
+    assert not found.train.labels.any()
+    assert found.test.labels.tolist() == [0] * 4 + [1] * 4
+    assert found.test.masks is not None
+    assert not found.test.masks[:4].any()
+    assert found.test.masks[4:].any(axis=(1, 2)).all()
+    dark = found.test.images[4:, ..., 0] < 60
+    assert (dark & found.test.masks[4:]).sum() > 0.9 * dark.sum()
+
+
+def test_bad_parts_may_lie_beside_good_ones(good: Path) -> None:
+    bad = good.parent / "bad"
+    bad.mkdir()
+    for index in range(3):
+        plate(index, scratched=True).save(bad / f"{index}.png")
+    found = data.load(f"parts:{good.parent}", 32, 3)
+    assert (found.classes, found.test.masks) == (("good", "bad"), None)
+    assert (found.test.labels == 1).sum() == 3
+    assert sum((split.labels == 0).sum() for split in (found.train, found.validation, found.test)) == 20
+
+
+def test_masks_that_do_not_fit_are_named(mvtec: Path) -> None:
+    mask = mvtec / "ground_truth" / "scratch" / "002_mask.png"
+    Image.new("L", (9, 9)).save(mask)
+    with pytest.raises(TrainingError, match=r"002_mask\.png is 9 x 9, .*002\.png is 90 x 60"):
+        data.load(f"parts:{mvtec}", 32, 3)
+    mask.unlink()
+    with pytest.raises(TrainingError, match=r"002_mask\.png, the mask of .*002\.png, cannot be read"):
+        data.load(f"parts:{mvtec}", 32, 3)
+
+
+def test_a_folder_with_one_picture_is_refused(tmp_path: Path) -> None:
+    plate(0).save(tmp_path / "one.png")
+    with pytest.raises(TrainingError, match="1 readable pictures; at least 8"):
+        data.load(f"parts:{tmp_path}", 32, 3)
+
+
+def test_textures_share_no_pixel_between_splits(tmp_path: Path) -> None:
+    """Pictures whose levels are their rows, or their columns: what is cut from them says from where."""
+    rows = np.repeat(np.arange(textures.HEIGHT)[:, None] // 2, textures.WIDTH, axis=1).astype(np.uint8)
+    seen = []
+    for levels in (rows, rows.T):
+        Image.fromarray(levels).save(tmp_path / "brick.png")
+        found = data.load(f"brick:{tmp_path}")
+        seen.append([split[:, :, :, 0] for split in (found.train.images, found.validation.images, found.test.of(0))])
+    places = [set(zip(y.ravel().tolist(), x.ravel().tolist(), strict=True)) for y, x in zip(*seen, strict=True)]
+    assert max(x for part in places for _, x in part) == 340 // 2
+    assert not places[1] & places[2]
+    assert max(x for _, x in places[0]) <= min(x for part in places[1:] for _, x in part)
+    assert found.test.masks is not None
+    assert found.test.masks.any(axis=(1, 2)).tolist() == (found.test.labels > 0).tolist()
+
+
+def test_defects_change_what_their_masks_say() -> None:
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (24, 64, 64, 1), np.uint8)
+    made, masks, kinds = defects.damaged(pictures, random)
+    assert (made == pictures)[~masks].all()
+    assert kinds.tolist() == [*range(len(defects.KINDS))] * 4
+    for picture, before, mask in zip(made, pictures, masks, strict=True):
+        assert (picture != before)[mask].mean() > 0.5
+        assert 0.002 < mask.mean() < 0.2
+
+
+def test_thresholds_hold_what_they_promise() -> None:
+    """Over many draws, the share of further pictures above a threshold is the one asked for, or less."""
+    random, above = np.random.default_rng(0), []
+    for _ in range(400):
+        found = detection.normal(random.standard_normal(99), random.standard_normal(99), 0.05)
+        above.append((random.standard_normal(1000) > found.threshold).mean())
+    assert 0.045 < np.mean(above) < 0.05 + 1e-3
+    few = detection.normal(np.arange(19.0), np.arange(19.0), 0.01)
+    assert (few.threshold, few.pixel_threshold, few.promised) == (18.0, 18.0, 0.05)
+    assert "5.00% at most" in detection.told(few)
+    assert "99 are needed" in detection.told(few)
+    assert "needed" not in detection.told(detection.normal(np.arange(99.0), np.arange(99.0), 0.01))
+
+
+def test_what_lies_far_from_the_others_is_named() -> None:
+    scores = np.array([1.0, 1.1, 0.9, 1.05, 9.0, 0.95, 3.0, 1.0])
+    assert detection.outliers(scores).tolist() == [4, 6]
+    assert detection.outliers(np.ones(9)).tolist() == []
+    assert detection.outliers(scores[:6]).tolist() == []
+
+
+def test_figures_of_detection() -> None:
+    assert metrics.auroc(np.array([1, 2, 3]), np.array([4, 5])) == 1.0
+    assert metrics.auroc(np.array([1, 2]), np.array([1, 2])) == 0.5
+    assert metrics.auroc(np.array([0, 3]), np.array([1, 2, 4])) == pytest.approx(4 / 6)
+    assert metrics.f1(np.array([0, 5]), np.array([5, 6, 1]), 2) == pytest.approx(2 * 2 / (2 + 1 + 3))
+    masks = np.zeros((2, 8, 8), bool)
+    masks[0, 1:3, 1:3], masks[1, 4:8, 4:8] = True, True
+    assert metrics.region_overlap(masks * np.uint8(200), masks) > 0.99
+    half = masks.copy()
+    half[1] = False
+    assert metrics.region_overlap(half * np.uint8(200), masks) == pytest.approx(0.5 + 0.5 * 0.15, abs=0.01)
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def test_from_a_folder_to_an_endpoint(tmp_path: Path, good: Path, mvtec: Path, start: type[Server]) -> None:
+    for index in range(20, 40):
+        plate(index).save(good / f"{index:02}.png")
+    plate(3, scratched=True).save(good / "slipped-in.png")
+    fit = run(tmp_path, "fit", "padim", "--data", f"folder:{good}", "--image-size", "64", "--size", "64", "--out", "models/plates")
+    assert fit.returncode == 0, fit.stderr
+    assert "slipped-in.png looks unlike the other good ones" in fit.stderr
+    assert "at most are taken for anomalous. To promise 1.00%, 99 are needed" in fit.stderr
+    (good / "slipped-in.png").unlink()
+    fit = run(
+        tmp_path, "fit", "padim", "--data", f"folder:{good}", "--image-size", "64", "--size", "64", "--out", "models/plates", "--overwrite"
+    )
+    assert fit.returncode == 0, fit.stderr
+    assert "looks unlike" not in fit.stderr
+    folder = tmp_path / "models" / "plates"
+    first = read(folder)
+    assert f"--data folder:{good}" in first.training.command
+
+    server = start(ATELIER_MODELS=str(folder.parent))
+    assert server.until_loaded().status_code == 200
+    whole, bad = (
+        server.client.post("/v1/anomaly", files={"image": encoded(plate(200, scratched))}, data={"model": "plates"}).json()
+        for scratched in (False, True)
+    )
+    assert bad["is_anomalous"]
+    assert bad["score"] > 2 * whole["score"]
+    place = bad["regions"][0]
+    assert place["x"] < 40 < place["x"] + place["width"]
+    assert place["y"] < 30 < place["y"] + place["height"]
+
+    measured = run(tmp_path, "evaluate", "plates", "--data", f"folder:{mvtec}")
+    assert measured.returncode == 0, measured.stderr
+    figures = read(folder).metrics
+    assert figures["anomaly_auroc"].value == 1.0
+    assert figures["anomaly_pixel_auroc"].value > 0.8
+    assert {"heatmaps.png", "scores.png"} <= {path.name for path in (folder / "pictures").iterdir()}
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["normal"], report["anomalous"]) == (16, 4)  # it was not fitted on this folder: all good parts count
+
+    more = tmp_path / "more"
+    more.mkdir()
+    for index in range(120):
+        plate(1000 + index).save(more / f"{index}.png")
+    calibrated = run(tmp_path, "calibrate", "plates", "--data", f"folder:{more}", "--false-positives", "0.02")
+    assert calibrated.returncode == 0, calibrated.stderr
+    assert "Thresholds from 120 normal pictures: of such, 2.00% at most" in calibrated.stdout
+    again = read(folder)
+    assert again.normal is not None
+    assert (again.normal.pictures, again.normal.false_positives, again.metrics) == (120, 0.02, {})
+    assert again.digest != first.digest
+    assert {name: graph.sha256 for name, graph in again.graphs.items()} == {name: graph.sha256 for name, graph in first.graphs.items()}
+
+
+def test_mistakes_with_detectors_end_in_one_line(
+    tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments, said in (
+        (["fit", "padim", "--data", "drawn", "--normal", "10"], "has 10 classes"),
+        (["fit", "padim", "--data", "drawn"], "which one is --normal"),
+        (["fit", "padim", "--data", "brick:nowhere"], "install scikit-image"),
+        (["fit", "padim", "--data", "solar:nowhere"], "install elpv-dataset"),
+        (["fit", "padim", "--false-positives", "1"], "not below 1"),
+        (["calibrate", "vae", "--models", str(ROOT / "models"), "--data", "drawn"], "only detectors of anomalies"),
+        (["calibrate", "nobody", "--data", f"folder:{good}"], "manifest.json"),
+    ):
+        try:
+            code = main(arguments)
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        assert code in (1, 2), arguments
+        assert said in capsys.readouterr().err.strip().splitlines()[-1], arguments

@@ -1,0 +1,41 @@
+"""A detector's thresholds, set anew by further normal pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from service.contract.manifest import read, write
+from training import card, detection
+from training.data import Dataset
+from training.export import run_graph
+from training.problems import TrainingError
+
+
+def calibrate(folder: Path, data: Dataset, false_positives: float | None = None) -> str:
+    """Writes thresholds into a model's manifest and card, and says in a line what they promise.
+
+    Of the data that the model was fitted on, the pictures held out for choices serve; of a folder of others, all normal ones. Figures
+    that hang on the old thresholds are dropped.
+
+    Args:
+        false_positives: the share of normal pictures that may be taken for anomalous; without it, as before.
+
+    Raises:
+        TrainingError: the model detects no anomalies.
+    """
+    manifest = read(folder)
+    if manifest.normal is None:
+        raise TrainingError(f"{manifest.name} serves {', '.join(manifest.tasks)}: only detectors of anomalies have thresholds.")
+    other = data.source != manifest.training.data.source and data.name == "parts"
+    splits = (data.train, data.validation, data.test) if other else (data.validation,)
+    pictures = np.concatenate([detection.normals(data, split, manifest.training.config["normal"]) for split in splits])
+    detector = folder / manifest.graphs[manifest.tasks["anomaly"]["detector"]].file
+    share = manifest.normal.false_positives if false_positives is None else false_positives
+    normal = detection.normal(*detection.run(detector, pictures, run_graph), share)
+    updated = manifest.model_copy(update={"normal": normal, "metrics": {}})
+    (folder / card.REPORT).unlink(missing_ok=True)
+    card.write(updated, folder)
+    write(updated, folder)
+    return detection.told(normal)

@@ -1,0 +1,143 @@
+"""Figures of detectors of anomalies, through the server: how well they tell bad pictures from normal ones, and find what is bad."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from service.contract import images
+from service.contract.manifest import Normal
+from training import detection, metrics
+from training.data import Dataset
+from training.generation import flat
+from training.loop import evenly, group_sheet
+from training.problems import TrainingError
+from training.served import Served
+
+HEATMAPS, SCORES = "heatmaps.png", "scores.png"
+SHOWN = 12
+EXPLAINED = 0.95
+"""Share of the variance that the principal components keep with which a detector is compared. Not chosen by any figure."""
+FITTED = 4000
+
+Figures = dict[str, tuple[float, float | None, str | None]]
+
+
+async def measure_anomaly(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
+    """Scores and heatmaps of the test pictures, those of the normal class against all others.
+
+    Of a folder that the model was not fitted on, all normal pictures are test pictures.
+
+    Raises:
+        TrainingError: there are no normal pictures, or none else.
+    """
+    manifest = model.manifest
+    normal, number = manifest.normal, manifest.training.config["normal"]
+    assert normal is not None
+    label = detection.label_of(data, number) or 0
+    good, bad = data.test.of(label), data.test.images[data.test.labels != label]
+    if data.source != manifest.training.data.source and data.name == "parts":
+        good = np.concatenate([split.of(label) for split in (data.train, data.validation, data.test)])
+    if not len(good):
+        raise TrainingError(f"--data {data.source} has no normal pictures for figures.")
+    answers = await model.shown("anomaly", np.concatenate([good, bad]))
+    scores = np.array([answer["score"] for answer in answers])
+    figures: Figures = {"flagged_normals": (float((scores[: len(good)] > normal.threshold).mean()), normal.promised, "promised at most")}
+    details: dict[str, Any] = {"normal": len(good), "anomalous": len(bad)}
+    _histogram(scores[: len(good)], scores[len(good) :], normal, folder / SCORES)
+    if not len(bad):
+        return figures, details
+    levels = np.stack([_grey(answer["heatmap"]) for answer in answers])
+    figures |= _picture_figures(scores[: len(good)], scores[len(good) :], normal, data, number, good, bad)
+    if data.test.masks is not None:
+        figures |= _pixel_figures(
+            levels, np.concatenate([np.zeros((len(good), *data.shape[:2]), bool), data.test.masks[data.test.labels != label]])
+        )
+    kinds = data.test.labels[data.test.labels != label]
+    details["auroc_by_kind"] = {
+        data.classes[kind]: round(metrics.auroc(scores[: len(good)], scores[len(good) :][kinds == kind]), 4) for kind in np.unique(kinds)
+    }
+    _sheet(np.concatenate([good, bad]), answers, levels, data.test.masks, len(good), folder / HEATMAPS)
+    return figures, details
+
+
+def _picture_figures(
+    negatives: np.ndarray, positives: np.ndarray, normal: Normal, data: Dataset, number: int, good: np.ndarray, bad: np.ndarray
+) -> Figures:
+    peer = Components(detection.normals(data, data.train, number)[:FITTED])
+    theirs = metrics.auroc(peer(good), peer(bad))
+    return {
+        "anomaly_auroc": (metrics.auroc(negatives, positives), theirs, "what principal components leave of the picture"),
+        "anomaly_f1": (metrics.f1(negatives, positives, normal.threshold), None, None),
+        "found_anomalies": (float((positives > normal.threshold).mean()), None, None),
+    }
+
+
+def _pixel_figures(levels: np.ndarray, masks: np.ndarray) -> Figures:
+    return {
+        "anomaly_pixel_auroc": (metrics.auroc(levels[~masks], levels[masks]), None, None),
+        "anomaly_region_overlap": (metrics.region_overlap(levels, masks), None, None),
+    }
+
+
+class Components:
+    """What the principal components of normal pictures leave of others: the mean squared difference (n,)."""
+
+    def __init__(self, pictures: np.ndarray) -> None:
+        points = flat(pictures)
+        most = min(points.shape) - 1
+        self.mean, directions = metrics.principal_components(points, most)
+        variance = ((points - self.mean) @ directions).var(axis=0)
+        kept = int(np.searchsorted(np.cumsum(variance) / variance.sum(), EXPLAINED)) + 1
+        self.directions = directions[:, :kept]
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        points = flat(pictures) - self.mean
+        return np.asarray(((points - points @ self.directions @ self.directions.T) ** 2).mean(axis=1))
+
+
+def _grey(encoded: str) -> np.ndarray:
+    return np.asarray(images.decode(base64.b64decode(encoded)).convert("L"))
+
+
+def _histogram(negatives: np.ndarray, positives: np.ndarray, normal: Normal, path: Path) -> None:
+    """How scores are distributed, and where the threshold is."""
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    low, high = (float(np.percentile(np.concatenate([negatives, positives]), q)) for q in (0, 99))
+    bins = np.linspace(low, max(high, 1.1 * normal.threshold), 60)
+    for values, name in ((negatives, "normal"), (positives, "anomalous")):
+        if len(values):
+            axes.hist(values.clip(max=bins[-1]), bins.tolist(), alpha=0.6, density=True, label=f"{name} ({len(values):,})")
+    axes.axvline(normal.threshold, color="black", linestyle="--", label="threshold")
+    axes.set(xlabel="score", yticks=[])
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def _sheet(
+    pictures: np.ndarray, answers: list[dict[str, Any]], levels: np.ndarray, masks: np.ndarray | None, good: int, path: Path
+) -> None:
+    """Some normal pictures, then anomalous ones, three groups in a row: the picture, what normal would have been (if the model says so),
+    errors in red, where they are above the threshold, and (if it is known) where the defect is."""
+    chosen = np.concatenate([evenly(np.arange(good), SHOWN // 3), good + evenly(np.arange(len(pictures) - good), SHOWN - SHOWN // 3)])
+    shown = np.repeat(pictures[chosen], 3, axis=-1) if pictures.shape[-1] == 1 else pictures[chosen]
+    columns = [shown]
+    if "reconstruction" in answers[0]:
+        columns.append(np.stack([_colours(answers[index]["reconstruction"]) for index in chosen]))
+    heat = levels[chosen][..., None].astype(np.float32) / 255
+    columns.append(np.rint(shown * (1 - heat) + np.array([255, 0, 0], np.float32) * heat).astype(np.uint8))
+    columns.append(np.stack([_colours(answers[index]["mask"]) for index in chosen]))
+    if masks is not None:
+        truth = np.concatenate([np.zeros_like(masks[:1]).repeat(good, axis=0), masks[len(masks) - (len(pictures) - good) :]])
+        columns.append(np.repeat(truth[chosen][..., None] * np.uint8(255), 3, axis=-1))
+    Image.fromarray(group_sheet(columns, 3)).save(path)
+
+
+def _colours(encoded: str) -> np.ndarray:
+    return np.asarray(images.decode(base64.b64decode(encoded)).convert("RGB"))

@@ -1,0 +1,137 @@
+"""What detectors of anomalies share: which pictures are normal, and thresholds from what they make of normal ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from service.contract.manifest import Normal
+from training.data import Dataset, Split
+from training.layers import infer
+from training.loop import evenly, group_sheet
+from training.problems import TrainingError
+
+RunGraph = Callable[[Path, dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+GOOD = "good"
+PERCENT = np.arange(101)
+AT_ONCE, FEWEST = 50, 8
+FAR = 5.0
+"""Median absolute deviations beyond the median from which a picture that is said to be normal is named."""
+
+
+def label_of(data: Dataset, number: int) -> int | None:
+    """The label of normal pictures: that of the class `good`, or of the class of that number; nothing where all pictures are normal.
+
+    Args:
+        number: -1 where none was given.
+
+    Raises:
+        TrainingError: there are classes, but which is normal is not said; or it is none of them.
+    """
+    if number >= len(data.classes):
+        raise TrainingError(f"--normal {number}: {data.source} has {len(data.classes)} classes, from 0 on.")
+    if number >= 0:
+        return number
+    if GOOD in data.classes:
+        return data.classes.index(GOOD)
+    if data.classes:
+        raise TrainingError(f"--data {data.source} has the classes {', '.join(data.classes)}: say by its number which one is --normal.")
+    return None
+
+
+def normals(data: Dataset, split: Split, number: int) -> np.ndarray:
+    """The normal pictures of a split, uint8 (n, h, w, c)."""
+    label = label_of(data, number)
+    return split.images if label is None else split.of(label)
+
+
+def normal(scores: np.ndarray, peaks: np.ndarray, false_positives: float) -> Normal:
+    """Thresholds that a further picture of the kind exceeds with a probability of `false_positives` at most.
+
+    That is so for as many as the ceil((n + 1)(1 - p))-th smallest of n values from pictures that nothing was fitted on (split conformal
+    prediction: Vovk et al. 2005, section 2.2). Where there are too few for that, it is the largest, and the probability 1 / (n + 1).
+
+    Args:
+        scores: (n,), of normal pictures.
+        peaks: (n,), the largest error in each.
+    """
+    number = len(scores)
+    rank = min(number, math.ceil((number + 1) * (1 - false_positives)))
+    return Normal(
+        threshold=float(np.sort(scores)[rank - 1]),
+        pixel_threshold=float(max(np.sort(peaks)[rank - 1], 1e-6)),
+        false_positives=false_positives,
+        promised=max(false_positives, 1 / (number + 1)),
+        pictures=number,
+        quantiles=tuple(np.percentile(scores, PERCENT).tolist()),
+    )
+
+
+def run(detector: Path, pictures: np.ndarray, run_graph: RunGraph) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n,) of pictures uint8 (n, h, w, c) as a graph takes them, and the largest error in each (n,)."""
+    scores, peaks = list[np.ndarray](), list[np.ndarray]()
+    for start in range(0, len(pictures), AT_ONCE):
+        found = run_graph(detector, {"images": pictures[start : start + AT_ONCE]})
+        scores.append(found["scores"])
+        peaks.append(found["errors"].max(axis=(1, 2)))
+    return np.concatenate(scores), np.concatenate(peaks)
+
+
+def told(found: Normal) -> str:
+    """What thresholds promise, in a line."""
+    line = f"Thresholds from {found.pictures} normal pictures: of such, {found.promised:.2%} at most are taken for anomalous."
+    if found.promised > found.false_positives:
+        needed = math.ceil(1 / found.false_positives) - 1
+        line += f" To promise {found.false_positives:.2%}, {needed} are needed: python -m training calibrate NAME --data folder:PATH."
+    return line
+
+
+def outliers(scores: np.ndarray) -> np.ndarray:
+    """The indices of pictures whose scores lie far beyond the others', the farthest first. Of very few pictures nobody can tell."""
+    if len(scores) < FEWEST:
+        return np.array([], int)
+    middle = np.median(scores)
+    deviation = np.median(np.abs(scores - middle))
+    far = np.flatnonzero(scores > middle + FAR * max(deviation, 1e-9))
+    return far[np.argsort(-scores[far], kind="stable")]
+
+
+def largest(errors: Any) -> Any:
+    """The mean of the largest tenth of the errors (batch, h, w): (batch,). A defect is seldom larger, and one position says little.
+
+    The mean is a convolution: ONNX Runtime's own one rounds differently at another place in a batch.
+    """
+    positions = errors.shape[1] * errors.shape[2]
+    number = max(1, positions // 10)
+    ranked, _ = ops.top_k(ops.reshape(errors, (-1, positions)), number)
+    mean = ops.conv(ranked[:, :, None], np.full((number, 1, 1), 1 / number, np.float32), padding="valid")
+    return ops.reshape(mean, (-1,))
+
+
+def sheet(graph: keras.Model, data: Dataset, number: int) -> np.ndarray:
+    """Normal pictures held out for choices: the picture, what the model makes of it (if it draws that), errors, of which the largest
+    of all is white; four groups in a row."""
+    shown = evenly(normals(data, data.validation, number), 12)
+    names = [name for name in ("reconstruction", "errors") if name in graph.output]
+    found = dict(zip(names, infer(keras.Model(graph.input, [graph.output[name] for name in names]), {"images": shown}), strict=True))
+    heat = np.rint(255 * found["errors"] / max(1e-9, found["errors"].max())).astype(np.uint8)[..., None]
+    columns = [shown, *([found["reconstruction"]] if "reconstruction" in found else []), heat.repeat(shown.shape[-1], axis=-1)]
+    return group_sheet(columns, 4)
+
+
+def smoothed(errors: Any, width: float) -> Any:
+    """Maps (batch, h, w) blurred by a Gaussian of so many pixels' standard deviation; beyond the edge they are mirrored."""
+    reach = math.ceil(2.5 * width)
+    if reach == 0:
+        return errors
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    x = ops.pad(errors[..., None], ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    return ops.conv(ops.conv(x, weights[:, None, None, None]), weights[None, :, None, None])[..., 0]
