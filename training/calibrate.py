@@ -28,8 +28,7 @@ def calibrate(folder: Path, data: Dataset, false_positives: float | None = None)
     manifest = read(folder)
     if manifest.normal is None:
         raise TrainingError(f"{manifest.name} serves {', '.join(manifest.tasks)}: only detectors of anomalies have thresholds.")
-    other = data.source != manifest.training.data.source and data.name == "parts"
-    splits = (data.train, data.validation, data.test) if other else (data.validation,)
+    splits = detection.unseen(data, manifest.training.data.source, data.validation)
     pictures = np.concatenate([detection.normals(data, split, manifest.training.config["normal"]) for split in splits])
     detector = folder / manifest.graphs[manifest.tasks["anomaly"]["detector"]].file
     share = manifest.normal.false_positives if false_positives is None else false_positives

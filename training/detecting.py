@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from service.contract import images
 from service.contract.manifest import Normal
 from training import detection, metrics
 from training.data import Dataset
 from training.generation import flat
 from training.loop import evenly, group_sheet
 from training.problems import TrainingError
-from training.served import Served
+from training.served import Served, decoded
 
 HEATMAPS, SCORES = "heatmaps.png", "scores.png"
 SHOWN = 12
@@ -34,35 +32,36 @@ async def measure_anomaly(model: Served, data: Dataset, folder: Path) -> tuple[F
     Of a folder that the model was not fitted on, all normal pictures are test pictures.
 
     Raises:
-        TrainingError: there are no normal pictures, or none else.
+        TrainingError: there are no normal pictures.
     """
     manifest = model.manifest
     normal, number = manifest.normal, manifest.training.config["normal"]
     assert normal is not None
-    label = detection.label_of(data, number) or 0
-    good, bad = data.test.of(label), data.test.images[data.test.labels != label]
-    if data.source != manifest.training.data.source and data.name == "parts":
-        good = np.concatenate([split.of(label) for split in (data.train, data.validation, data.test)])
+    label = detection.label_of(data, number)
+    good = np.concatenate([split.of(label) for split in detection.unseen(data, manifest.training.data.source, data.test)])
+    anomalous = data.test.labels != label
+    bad = data.test.images[anomalous]
     if not len(good):
         raise TrainingError(f"--data {data.source} has no normal pictures for figures.")
     answers = await model.shown("anomaly", np.concatenate([good, bad]))
     scores = np.array([answer["score"] for answer in answers])
-    figures: Figures = {"flagged_normals": (float((scores[: len(good)] > normal.threshold).mean()), normal.promised, "promised at most")}
+    negatives, positives = scores[: len(good)], scores[len(good) :]
+    figures: Figures = {"flagged_normals": (float((negatives > normal.threshold).mean()), normal.promised, "promised at most")}
     details: dict[str, Any] = {"normal": len(good), "anomalous": len(bad)}
-    _histogram(scores[: len(good)], scores[len(good) :], normal, folder / SCORES)
+    _histogram(negatives, positives, normal, folder / SCORES)
     if not len(bad):
         return figures, details
-    levels = np.stack([_grey(answer["heatmap"]) for answer in answers])
-    figures |= _picture_figures(scores[: len(good)], scores[len(good) :], normal, data, number, good, bad)
+    levels = np.stack([decoded(answer["heatmap"])[..., 0] for answer in answers])
+    figures |= _picture_figures(negatives, positives, normal, data, number, good, bad)
+    masks = None
     if data.test.masks is not None:
-        figures |= _pixel_figures(
-            levels, np.concatenate([np.zeros((len(good), *data.shape[:2]), bool), data.test.masks[data.test.labels != label]])
-        )
-    kinds = data.test.labels[data.test.labels != label]
+        masks = np.concatenate([np.zeros((len(good), *data.shape[:2]), bool), data.test.masks[anomalous]])
+        figures |= _pixel_figures(levels, masks)
+    kinds = data.test.labels[anomalous]
     details["auroc_by_kind"] = {
-        data.classes[kind]: round(metrics.auroc(scores[: len(good)], scores[len(good) :][kinds == kind]), 4) for kind in np.unique(kinds)
+        data.classes[kind]: round(metrics.auroc(negatives, positives[kinds == kind]), 4) for kind in np.unique(kinds)
     }
-    _sheet(np.concatenate([good, bad]), answers, levels, data.test.masks, len(good), folder / HEATMAPS)
+    _sheet(np.concatenate([good, bad]), answers, levels, masks, len(good), folder / HEATMAPS)
     return figures, details
 
 
@@ -101,10 +100,6 @@ class Components:
         return np.asarray(((points - points @ self.directions @ self.directions.T) ** 2).mean(axis=1))
 
 
-def _grey(encoded: str) -> np.ndarray:
-    return np.asarray(images.decode(base64.b64decode(encoded)).convert("L"))
-
-
 def _histogram(negatives: np.ndarray, positives: np.ndarray, normal: Normal, path: Path) -> None:
     """How scores are distributed, and where the threshold is."""
     figure = Figure(figsize=(7, 3), layout="constrained")
@@ -126,18 +121,22 @@ def _sheet(
     """Some normal pictures, then anomalous ones, three groups in a row: the picture, what normal would have been (if the model says so),
     errors in red, where they are above the threshold, and (if it is known) where the defect is."""
     chosen = np.concatenate([evenly(np.arange(good), SHOWN // 3), good + evenly(np.arange(len(pictures) - good), SHOWN - SHOWN // 3)])
-    shown = np.repeat(pictures[chosen], 3, axis=-1) if pictures.shape[-1] == 1 else pictures[chosen]
+    shown = _coloured(pictures[chosen])
+
+    def answered(name: str) -> np.ndarray:
+        return _coloured(np.stack([decoded(answers[index][name]) for index in chosen]))
+
     columns = [shown]
     if "reconstruction" in answers[0]:
-        columns.append(np.stack([_colours(answers[index]["reconstruction"]) for index in chosen]))
+        columns.append(answered("reconstruction"))
     heat = levels[chosen][..., None].astype(np.float32) / 255
     columns.append(np.rint(shown * (1 - heat) + np.array([255, 0, 0], np.float32) * heat).astype(np.uint8))
-    columns.append(np.stack([_colours(answers[index]["mask"]) for index in chosen]))
+    columns.append(answered("mask"))
     if masks is not None:
-        truth = np.concatenate([np.zeros_like(masks[:1]).repeat(good, axis=0), masks[len(masks) - (len(pictures) - good) :]])
-        columns.append(np.repeat(truth[chosen][..., None] * np.uint8(255), 3, axis=-1))
+        columns.append(_coloured(masks[chosen][..., None] * np.uint8(255)))
     Image.fromarray(group_sheet(columns, 3)).save(path)
 
 
-def _colours(encoded: str) -> np.ndarray:
-    return np.asarray(images.decode(base64.b64decode(encoded)).convert("RGB"))
+def _coloured(pictures: np.ndarray) -> np.ndarray:
+    """Grey or coloured pictures (n, h, w, c) as coloured ones."""
+    return np.repeat(pictures, 3, axis=-1) if pictures.shape[-1] == 1 else pictures

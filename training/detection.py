@@ -12,22 +12,21 @@ import numpy as np
 from keras import ops
 
 from service.contract.manifest import Normal
-from training.data import Dataset, Split
+from training.data import GOOD, Dataset, Split
 from training.layers import infer
 from training.loop import evenly, group_sheet
 from training.problems import TrainingError
 
 RunGraph = Callable[[Path, dict[str, np.ndarray]], dict[str, np.ndarray]]
 
-GOOD = "good"
 PERCENT = np.arange(101)
 AT_ONCE, FEWEST = 50, 8
 FAR = 5.0
 """Median absolute deviations beyond the median from which a picture that is said to be normal is named."""
 
 
-def label_of(data: Dataset, number: int) -> int | None:
-    """The label of normal pictures: that of the class `good`, or of the class of that number; nothing where all pictures are normal.
+def label_of(data: Dataset, number: int) -> int:
+    """The label of normal pictures: that of the class `good`, or of the class of that number; 0, that of all, where there are no classes.
 
     Args:
         number: -1 where none was given.
@@ -43,13 +42,17 @@ def label_of(data: Dataset, number: int) -> int | None:
         return data.classes.index(GOOD)
     if data.classes:
         raise TrainingError(f"--data {data.source} has the classes {', '.join(data.classes)}: say by its number which one is --normal.")
-    return None
+    return 0
 
 
 def normals(data: Dataset, split: Split, number: int) -> np.ndarray:
     """The normal pictures of a split, uint8 (n, h, w, c)."""
-    label = label_of(data, number)
-    return split.images if label is None else split.of(label)
+    return split.of(label_of(data, number))
+
+
+def unseen(data: Dataset, trained_on: str, held_out: Split) -> tuple[Split, ...]:
+    """The splits whose normal pictures a detector was not fitted on: all of a folder that it was not trained on, else what was held out."""
+    return (data.train, data.validation, data.test) if data.name == "parts" and data.source != trained_on else (held_out,)
 
 
 def normal(scores: np.ndarray, peaks: np.ndarray, false_positives: float) -> Normal:

@@ -68,10 +68,9 @@ class Job:
         words = ["python -m training fit", self.recipe]
         if self.smoke:
             words.append("--smoke")
-        elif self.source.startswith("pairs:"):
-            words += ["--data", shlex.quote(self.source.replace("pairs:", "folder:", 1)), "--paired"]
-        elif self.source.startswith("parts:"):
-            words += ["--data", shlex.quote(self.source.replace("parts:", "folder:", 1))]
+        elif self.source.startswith(("pairs:", "parts:")):
+            kind, _, path = self.source.partition(":")
+            words += ["--data", shlex.quote(f"folder:{path}"), *(["--paired"] if kind == "pairs" else [])]
         elif self.source != "mnist":
             words += ["--data", shlex.quote(self.source)]
         if self.source.startswith(("folder:", "pairs:", "parts:")):

@@ -36,6 +36,10 @@ SOURCES = {
 }
 
 
+GOOD = "good"
+"""The class of good parts, in sources that have bad ones too."""
+
+
 @dataclass(frozen=True)
 class Split:
     """Pictures uint8 (n, height, width, channels) and, where there are classes, labels int32 (n,).

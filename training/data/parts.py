@@ -11,10 +11,9 @@ import numpy as np
 
 from service.contract import images
 from service.contract.manifest import Fit
-from training.data import Dataset, Split, folder
+from training.data import GOOD, Dataset, Split, folder
 from training.problems import TrainingError
 
-GOOD = "good"
 TRUTH, MASKED = "ground_truth", "_mask"
 VALIDATION, TEST = 0.2, 0.1
 ALIKE = 1.03

@@ -13,7 +13,7 @@ import numpy as np
 
 from service.contract import images
 from service.contract.manifest import Fit
-from training.data import Dataset, Split
+from training.data import GOOD, Dataset, Split
 from training.problems import TrainingError
 
 FIT = Fit(height=256, width=256, channels=1, mode="stretch")
@@ -57,7 +57,7 @@ def load(path: Path | None = None) -> Dataset:
         title=f"Solar cells ({len(train)} good ones, monocrystalline)",
         license="CC BY-NC-SA 4.0",
         origin="electroluminescence pictures of solar cells (ELPV) by ZAE Bayern and FAU, from the package elpv-dataset 1.0.0.post1",
-        classes=("good", "defective"),
+        classes=(GOOD, "defective"),
     )
 
 

@@ -13,7 +13,7 @@ import skimage
 
 from service.contract import images
 from service.contract.manifest import Fit
-from training.data import Dataset, Split, defects
+from training.data import GOOD, Dataset, Split, defects
 from training.problems import TrainingError
 
 NAMES = ("brick", "grass", "gravel")
@@ -32,7 +32,6 @@ AREAS = {
 NUMBERS = {"train": 400, "validation": 300, "test": 300}
 HEIGHT = WIDTH = 512
 INSTEAD = "install scikit-image (pip install scikit-image), or give --data {name}:FOLDER with {name}.png"
-GOOD = "good"
 
 
 def load(name: str, path: Path | None = None) -> Dataset:

@@ -34,7 +34,7 @@ ABOUT = About(
 )
 
 STAGES = {"fine": (2, 3), "all": (2, 3, 5)}
-"""Maps of a quarter and an eighth of the side, and of a sixteenth. Chosen on the textures' validation columns, where (3, 5, 6),
+"""Maps of a quarter and an eighth of the side, and of a sixteenth. Chosen on parts of the textures that serve choices, where (3, 5, 6),
 (2, 3, 5, 6) and (2, 3, 4, 5, 6) were tried too."""
 CELLS = 8
 """Pixels of the network's input that a position of the grid is wide."""
