@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -86,6 +87,61 @@ NORMAL = Normal(
 """Scores of 0 to 100 are normal, all alike often."""
 
 
+WORDS = ("<end>", "<start>", "<unknown>", "a", "the", "cat", "dog", "sun")
+AFTER = {
+    "<start>": {"a": 0.6, "the": 0.4},
+    "a": {"cat": 0.35, "dog": 0.33, "sun": 0.32},
+    "the": {"sun": 0.9, "dog": 0.1},
+    **{word: {"<end>": 1.0} for word in ("cat", "dog", "sun")},
+}
+"""How likely a word is after another: the likeliest first word leads to no likely sentence."""
+
+
+def captioner(models: Path, name: str = "talks", **fields: object) -> None:
+    """A captioner of AFTER. What it sees are the levels of the picture's four quarters; it looks at each by its brightness."""
+    folder = models / name
+    folder.mkdir(parents=True)
+    table = np.full((len(WORDS), len(WORDS)), 1e-9, np.float32)
+    for word, following in AFTER.items():
+        for other, chance in following.items():
+            table[WORDS.index(word), WORDS.index(other)] = chance
+
+    def constant(name: str, value: np.ndarray) -> onnx.NodeProto:
+        return helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(value))
+
+    look = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["first"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["first"], ["pooled"], kernel_shape=[SIDE // 2] * 2, strides=[SIDE // 2] * 2),
+        helper.make_node("Transpose", ["pooled"], ["features"], perm=[0, 2, 3, 1]),
+        constant("last", np.array([3])),
+        constant("all", np.array([1, 2])),
+        helper.make_node("ReduceMean", ["features", "last"], ["keys"], keepdims=1),
+        helper.make_node("ReduceMean", ["keys", "all"], ["state"], keepdims=0),
+    ]
+    tell = [
+        constant("table", np.log(table)),
+        helper.make_node("Gather", ["table", "words"], ["log_probabilities"]),
+        helper.make_node("Identity", ["state"], ["next_state"]),
+        constant("last", np.array([3])),
+        constant("all", np.array([1, 2])),
+        helper.make_node("ReduceMean", ["features", "last"], ["levels"], keepdims=0),
+        helper.make_node("ReduceSum", ["levels", "all"], ["sum"], keepdims=1),
+        helper.make_node("Div", ["levels", "sum"], ["shares"]),
+        helper.make_node("ReduceMean", ["keys", "last"], ["unused"], keepdims=0),
+        constant("none", np.array(0, np.float32)),
+        helper.make_node("Mul", ["unused", "none"], ["zeros"]),
+        helper.make_node("Add", ["shares", "zeros"], ["attention"]),
+    ]
+    seen = {"features": ("float32", (2, 2, 3)), "keys": ("float32", (2, 2, 1)), "state": ("float32", (1,))}
+    said = {"log_probabilities": ("float32", (len(WORDS),)), "next_state": ("float32", (1,)), "attention": ("float32", (2, 2))}
+    graphs = {
+        "encoder": _saved(folder, "encoder", look, {"images": ("uint8", (SIDE, SIDE, 3))}, seen),
+        "step": _saved(folder, "step", tell, {**seen, "words": ("int32", ())}, said),
+    }
+    _describe(folder, {"caption": {"encoder": "encoder", "step": "step"}}, graphs, vocabulary=WORDS, **fields)
+
+
 def build(
     models: Path, name: str, nodes: list[onnx.NodeProto], task: str, role: str, output: str | dict[str, Any], **fields: object
 ) -> None:
@@ -102,24 +158,36 @@ def build(
             {output: ("uint8", (SCALES[output] * SIDE, SCALES[output] * SIDE, 3))},
         )
     more = {"swap": {"labels": ("int32", ())}, "inpaint": {"masks": ("uint8", (SIDE, SIDE, 1))}}
-    ports = {"images": ("uint8", item), **more.get(task, {})}
-    types = {"uint8": TensorProto.UINT8, "int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
-    graph = helper.make_graph(
-        nodes,
-        name,
-        [helper.make_tensor_value_info(port, types[dtype], ("batch", *shape)) for port, (dtype, shape) in ports.items()],
-        [helper.make_tensor_value_info(port, types[dtype], ("batch", *shape)) for port, (dtype, shape) in output.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    graph = _saved(folder, "graph", nodes, {"images": ("uint8", item), **more.get(task, {})}, output)
+    _describe(folder, {task: {role: "graph"}}, {"graph": graph}, **fields)
+
+
+TYPES = {"uint8": TensorProto.UINT8, "int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
+
+
+def _saved(folder: Path, name: str, nodes: list[onnx.NodeProto], inputs: dict[str, Any], outputs: dict[str, Any]) -> Graph:
+    """An ONNX file of nodes, and how a manifest tells of it.
+
+    Args:
+        inputs, outputs: their types and shapes, without the batch.
+    """
+    told = [
+        [helper.make_tensor_value_info(port, TYPES[dtype], ("batch", *shape)) for port, (dtype, shape) in ports.items()]
+        for ports in (inputs, outputs)
+    ]
+    model = helper.make_model(helper.make_graph(nodes, name, *told), opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, folder / "graph.onnx")
-    declared = Graph(
-        file="graph.onnx",
-        sha256=manifests.sha256(folder / "graph.onnx"),
-        inputs=tuple(Port(name=port, dtype=dtype, shape=("batch", *shape)) for port, (dtype, shape) in ports.items()),
-        outputs=tuple(Port(name=port, dtype=dtype, shape=("batch", *shape)) for port, (dtype, shape) in output.items()),
+    onnx.save(model, folder / f"{name}.onnx")
+    return Graph(
+        file=f"{name}.onnx",
+        sha256=manifests.sha256(folder / f"{name}.onnx"),
+        inputs=tuple(Port(name=port, dtype=dtype, shape=("batch", *shape)) for port, (dtype, shape) in inputs.items()),
+        outputs=tuple(Port(name=port, dtype=dtype, shape=("batch", *shape)) for port, (dtype, shape) in outputs.items()),
         parameters=0,
     )
+
+
+def _describe(folder: Path, tasks: dict[str, dict[str, str]], graphs: dict[str, Graph], **fields: object) -> None:
     data = TrainingData(source="drawn", title="none", license="CC0-1.0", origin="made by hand")
     training = Training(
         command="none", recipe="none", variant="improved", config={}, seed=0, steps=0, seconds=0.0, cpu_seconds=0.0, device="", backend="",
@@ -127,15 +195,15 @@ def build(
     )  # fmt: skip
     manifests.write(
         Manifest(
-            name=name,
+            name=folder.name,
             version="1",
-            title=name,
+            title=folder.name,
             description="",
             limits="",
             misuse="",
             license="CC0-1.0",
-            tasks={task: {role: "graph"}},
-            graphs={"graph": declared},
+            tasks=tasks,
+            graphs=graphs,
             opset=18,
             training=training,
             **{"fit": Fit(height=SIDE, width=SIDE, channels=3, fill=255), **fields},

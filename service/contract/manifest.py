@@ -13,6 +13,11 @@ FILE = "manifest.json"
 SCALES = {"translated": 1, "swapped": 1, "inpainted": 1, "upscaled": 4, "reconstruction": 1}
 """Outputs that are pictures made of a picture, and how many times as wide and high they are."""
 
+SPECIAL = ("<end>", "<start>", "<unknown>")
+"""The first words of every vocabulary: what ends a sentence, what stands before it, and what stands for any other word."""
+END, START = 0, 1
+NEVER_SAID = (1, 2)
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -153,6 +158,7 @@ class Manifest(Part):
         margin: pixels at a tile's edge, next to other tiles, that are not used.
         feather: pixels on both sides of where two tiles meet over which one fades into the other.
         normal: what a detector of anomalies says of normal pictures; absent in other models.
+        vocabulary: the words that a model says, by their number, after those of SPECIAL; empty in models that say nothing.
     """
 
     schema_version: Literal[1] = 1
@@ -175,6 +181,7 @@ class Manifest(Part):
     margin: int = Field(default=0, ge=0)
     feather: int = Field(default=0, ge=0)
     normal: Normal | None = None
+    vocabulary: tuple[str, ...] = ()
     opset: int
     training: Training
     metrics: dict[str, Metric] = Field(default_factory=dict)
@@ -202,6 +209,11 @@ class Manifest(Part):
         for port in (port for graph in graphs for port in graph.outputs if port.name == "probabilities"):
             if port.item != (len(self.classes),):
                 raise ValueError(f"a graph gives probabilities of {port.item}, but there are {len(self.classes)} classes")
+        if self.vocabulary and (self.vocabulary[: len(SPECIAL)] != SPECIAL or len(set(self.vocabulary)) < len(self.vocabulary)):
+            raise ValueError(f"the vocabulary does not begin with {', '.join(SPECIAL)}, or has a word twice")
+        for port in (port for graph in graphs for port in graph.outputs if port.name == "log_probabilities"):
+            if port.item != (len(self.vocabulary),):
+                raise ValueError(f"a graph gives log_probabilities of {port.item}, but the vocabulary has {len(self.vocabulary)} words")
         for port in (port for graph in graphs for port in (*graph.inputs, *graph.outputs)):
             if port.name == "latents" and port.item != (self.latent_dimension,):
                 raise ValueError(f"a graph has latents of {port.item}, but latent_dimension is {self.latent_dimension}")
@@ -215,6 +227,8 @@ class Manifest(Part):
             raise ValueError(f"a graph takes masks of {port.item}, which are no squares of 16 x 16 or more as fit gives them")
         if port.name == "noise" and len(port.item) != 1:
             raise ValueError(f"a graph takes noise of {port.item}, which is no vector")
+        if port.name == "words" and not self.vocabulary:
+            raise ValueError("a graph takes words, but there is no vocabulary")
         if port.name == "labels" and not self.classes:
             raise ValueError("a graph takes labels, but there are no classes")
 
@@ -235,7 +249,8 @@ class Manifest(Part):
     def digest(self) -> str:
         """SHA-256 over all that changes an answer; descriptions, metrics and defaults are outside it."""
         names = {"tasks", "graphs", "fit", "latent_dimension", "classes", "largest_picture"}
-        answering = self.model_dump(mode="json", include=names | self._of_tiles | ({"normal"} if self.normal else set()))
+        more = {name for name in ("normal", "vocabulary") if getattr(self, name)}  # absent in most models, whose digests are older
+        answering = self.model_dump(mode="json", include=names | self._of_tiles | more)
         return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from service.tasks import anomaly, digits, embed, generate, inpaint, reconstruct, swap, translate, upscale
+from service.tasks import anomaly, caption, digits, embed, generate, inpaint, reconstruct, swap, translate, upscale
 
-TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct, translate, upscale, inpaint, anomaly, swap)
+TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct, translate, upscale, inpaint, anomaly, caption, swap)
 """Each offers TASK (its name), ROLES (the graphs it wants), REQUEST (its body) and router."""

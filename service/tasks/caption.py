@@ -1,0 +1,225 @@
+"""A sentence for a picture, word by word, and where the model looked for each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, Field, model_validator
+from starlette.responses import Response
+
+from service import bodies
+from service.call import Call, CurrentCall
+from service.contract.manifest import END, NEVER_SAID, START
+from service.engine import latents
+from service.engine.store import Model, Role
+
+TASK = "caption"
+ROLES = {
+    "encoder": Role(frozenset({"images"}), frozenset({"features", "keys", "state"})),
+    "step": Role(frozenset({"features", "keys", "state", "words"}), frozenset({"log_probabilities", "next_state", "attention"})),
+}
+
+LENGTH_PENALTY = 0.7
+"""The power of a sentence's length by which its log-probability is divided, so that short sentences are not preferred (Wu et al. 2016,
+equation 14)."""
+DECIMALS = 5
+"""Of attention in an answer."""
+
+router = bodies.router(TASK)
+
+
+class CaptionRequest(bodies.Body):
+    """`beams` belongs to `beam`; `temperature` and `seed` belong to `sample`."""
+
+    image: bodies.Picture
+    model: bodies.Model = None
+    decoding: Annotated[
+        Literal["beam", "greedy", "sample"],
+        Field(description="the likeliest sentence that a beam search finds, the likeliest word each time, or words drawn by chance"),
+    ] = "beam"
+    beams: Annotated[int, Field(ge=1, le=10, description="how many sentences are followed at a time")] = 3
+    temperature: Annotated[
+        float, Field(gt=0, le=5, allow_inf_nan=False, description="what log-probabilities are divided by before a word is drawn")
+    ] = 1.0
+    seed: Annotated[bodies.Seed | None, Field(description="decides the words; drawn and reported in X-Seed when absent")] = None
+    max_words: Annotated[int, Field(ge=1, le=50, description="after so many words the sentence breaks off")] = 20
+    attention: Annotated[bool, Field(description="tell where the model looked for each word")] = False
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        for name, decoding in (("beams", "beam"), ("temperature", "sample"), ("seed", "sample")):
+            if name in self.model_fields_set and getattr(self, name) is not None and self.decoding != decoding:
+                raise ValueError(f"{name} belongs to decoding={decoding}")
+        return self
+
+
+class Word(BaseModel):
+    word: str
+    log_probability: float
+    attention: list[list[float]] | None = Field(
+        default=None, description="how much the model looked at each part of the picture, row by row; together 1; absent unless asked for"
+    )
+
+
+class Alternative(BaseModel):
+    caption: str
+    log_probability: float
+
+
+class CaptionAnswer(BaseModel):
+    caption: str
+    log_probability: float = Field(description="natural logarithm, of the words and of the end after them")
+    mean_log_probability: float = Field(description="the same by the word, the end included: low where the model knows nothing like it")
+    words: list[Word]
+    alternatives: list[Alternative] = Field(description="the other sentences that the beam search ended with, best first")
+    model: str
+
+
+REQUEST = CaptionRequest
+
+
+@router.post("/v1/caption", **bodies.operation(CaptionRequest, CaptionAnswer, "Caption a picture"))
+async def caption(call: CurrentCall, request: Annotated[CaptionRequest, bodies.body(CaptionRequest)]) -> Response:
+    """Says what a picture shows. A model knows the words that it was trained with, and says something of any picture:
+    `mean_log_probability` tells how sure it is."""
+    call.accepts_json()
+    model = call.model(TASK, request.model)
+    pixels = await call.pixels(request.image, model)
+    seen = await call.run(model, TASK, "encoder", images=pixels[None])
+    step = partial(_step, call, model, seen["features"], seen["keys"])
+    if request.decoding == "sample":
+        seed = latents.draw_seed() if request.seed is None else request.seed
+        call.headers["X-Seed"] = str(seed)
+        found = [await drawn(step, seen["state"], request.max_words, request.temperature, seed)]
+    else:
+        beams = request.beams if request.decoding == "beam" else 1
+        found = await searched(step, seen["state"], request.max_words, beams)
+    return call.json(_answer(found, model, request.attention))
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """The beginning of a sentence, or a whole one.
+
+    Attributes:
+        words: their numbers; the last one is END if it is whole.
+        log_probabilities: of each word after those before it.
+        attention: for each word, (rows, columns).
+        total: the sum of the log-probabilities.
+    """
+
+    words: tuple[int, ...] = ()
+    log_probabilities: tuple[float, ...] = ()
+    attention: tuple[np.ndarray, ...] = ()
+    total: float = 0.0
+
+    def longer(self, word: int, log_probability: float, attention: np.ndarray) -> Sentence:
+        log_probabilities, total = (*self.log_probabilities, log_probability), self.total + log_probability
+        return Sentence((*self.words, word), log_probabilities, (*self.attention, attention), total)
+
+    @property
+    def rank(self) -> float:
+        """Higher is better; of sentences of any length."""
+        return float(self.total / len(self.words) ** LENGTH_PENALTY)
+
+
+Step = Callable[[np.ndarray, np.ndarray], Awaitable[dict[str, np.ndarray]]]
+"""From words (n,) and states (n, units) to `log_probabilities` (n, vocabulary) of the next, `next_state` (n, units), `attention` (n, rows,
+columns)."""
+
+
+async def searched(step: Step, state: np.ndarray, most: int, beams: int) -> list[Sentence]:
+    """The best sentences that a beam search finds, best first; with one beam, that of the likeliest word each time.
+
+    It ends when it has found as many whole sentences as beams. What has not come to its end after `most` words counts as it is.
+
+    Args:
+        state: (1, units), before the first word.
+    """
+    whole, begun, words = list[Sentence](), [Sentence()], np.array([START], np.int32)
+    for _ in range(most):
+        found = await step(words, state)
+        log_probabilities = _sayable(found["log_probabilities"], first=not begun[0].words)
+        totals = np.array([[sentence.total] for sentence in begun]) + log_probabilities
+        longer, rows = list[Sentence](), list[int]()
+        for rank, (row, word) in enumerate(_highest(totals, 2 * beams)):
+            sentence = begun[row].longer(word, float(log_probabilities[row, word]), found["attention"][row])
+            if word == END:
+                whole += [sentence] * (rank < beams)
+            elif len(longer) < beams:
+                longer.append(sentence)
+                rows.append(row)
+        begun = longer
+        if len(whole) >= beams or not begun:
+            break
+        words, state = np.array([sentence.words[-1] for sentence in begun], np.int32), found["next_state"][rows]
+    if len(whole) < beams:
+        whole += begun
+    return sorted(whole, key=lambda sentence: -sentence.rank)[:beams]
+
+
+async def drawn(step: Step, state: np.ndarray, most: int, temperature: float, seed: int) -> Sentence:
+    """A sentence whose words are drawn by their probabilities, sharpened or evened out by the temperature.
+
+    From NumPy's frozen `RandomState`, whose stream never changes between releases.
+    """
+    sentence, word, chances = Sentence(), START, np.random.RandomState(seed).random_sample(most)
+    for chance in chances:
+        found = await step(np.array([word], np.int32), state)
+        log_probabilities = _sayable(found["log_probabilities"], first=not sentence.words)[0]
+        weights = np.exp((log_probabilities - log_probabilities.max()) / temperature)
+        summed = np.cumsum(weights)
+        word = int(np.searchsorted(summed, chance * summed[-1], side="right"))
+        sentence = sentence.longer(word, float(log_probabilities[word]), found["attention"][0])
+        if word == END:
+            break
+        state = found["next_state"]
+    return sentence
+
+
+def _sayable(log_probabilities: np.ndarray, first: bool) -> np.ndarray:
+    """Without words that are never said, and without an end where nothing was said yet."""
+    log_probabilities = log_probabilities.astype(np.float64)
+    log_probabilities[:, [*NEVER_SAID, END] if first else [*NEVER_SAID]] = -np.inf
+    return log_probabilities
+
+
+def _highest(values: np.ndarray, number: int) -> list[tuple[int, int]]:
+    """Where the highest of values (n, m) are, highest first; without those that are minus infinity."""
+    flat = values.ravel()
+    number = min(number, int(np.isfinite(flat).sum()))
+    chosen = np.argpartition(-flat, number - 1)[:number] if number else np.array([], int)
+    order = chosen[np.lexsort((chosen, -flat[chosen]))]
+    return [divmod(int(index), values.shape[1]) for index in order]
+
+
+async def _step(
+    call: Call, model: Model, features: np.ndarray, keys: np.ndarray, words: np.ndarray, state: np.ndarray
+) -> dict[str, np.ndarray]:
+    """One more word for each of several sentences of one picture, batched with those of other requests."""
+    seen = {"features": features.repeat(len(words), axis=0), "keys": keys.repeat(len(words), axis=0)}
+    return await call.run(model, TASK, "step", **seen, state=state, words=words)
+
+
+def _answer(found: list[Sentence], model: Model, attention: bool) -> CaptionAnswer:
+    best, vocabulary = found[0], model.manifest.vocabulary
+
+    def said(sentence: Sentence) -> list[str]:
+        return [vocabulary[word] for word in sentence.words if word != END]
+
+    words = zip(said(best), best.log_probabilities, best.attention, strict=False)
+    return CaptionAnswer(
+        caption=" ".join(said(best)),
+        log_probability=best.total,
+        mean_log_probability=best.total / len(best.words),
+        words=[
+            Word(word=word, log_probability=value, attention=np.round(map_.astype(float), DECIMALS).tolist() if attention else None)
+            for word, value, map_ in words
+        ],
+        alternatives=[Alternative(caption=" ".join(said(other)), log_probability=other.total) for other in found[1:]],
+        model=model.name,
+    )
