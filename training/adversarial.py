@@ -18,7 +18,16 @@ from keras import layers, ops
 
 from training.data import Dataset
 from training.data.pixels import to_floats, to_pixels
-from training.layers import infer, serve
+from training.layers import (
+    convolutional_discriminator,
+    convolutional_generator,
+    infer,
+    leaky,
+    quarter_map,
+    serve,
+    strided_discriminator,
+    transposed_generator,
+)
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, contact_sheet
 from training.losses import binary_cross_entropy, relativistic, zero_centred_penalty
@@ -31,11 +40,7 @@ Loss = Callable[..., tuple[Any, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What each adversarial recipe's Config has.
-
-    `truncation` is folded into the serving graph (Brock et al. 2018, section 3.1, by scaling): its latents have unit variance
-    and are scaled by it. It does not touch training.
-    """
+    """What each adversarial recipe's Config has."""
 
     variant: Literal["improved", "chapter"] = "improved"
     epochs: int = setting(24, "passes over the training pictures")
@@ -47,6 +52,16 @@ class Settings:
     penalty: float = setting(0.1, "weight of the gradient penalties", least=0, only="improved")
     average: float = setting(0.999, "momentum of the generator's moving average, which is what ships", least=0, below=1, only="improved")
     smoothing: float = setting(0.1, "what the discriminator's target for real pictures lacks of 1", least=0, below=1, only="chapter")
+
+
+@dataclass(frozen=True)
+class GeneratorSettings(Settings):
+    """Of recipes whose generator is what is served.
+
+    `truncation` is folded into the serving graph (Brock et al. 2018, section 3.1, by scaling): its latents have unit variance
+    and are scaled by it. It does not touch training.
+    """
+
     truncation: float = setting(1.0, "folded into the model: what it scales its noise by")
 
 
@@ -61,37 +76,64 @@ def classes_of(data: Dataset, recipe: str) -> int:
     return len(data.classes)
 
 
-def train(draw: keras.Model, judge: keras.Model, config: Settings, data: Dataset, run: Run) -> keras.Model:
-    """Trains a pair of networks and returns the generator.
+class Contest:
+    """Two networks that are trained against each other, a step at a time.
 
     Args:
         draw: the generator, [latents (batch, d)] or [latents, labels (batch,)] -> pictures (batch, h, w, c) in -1..1.
         judge: the discriminator, [pictures] or, if the generator takes labels, [pictures, labels] -> logits (batch,).
+        steps: of the discriminator, over all.
+
+    Raises:
+        TrainingError: fewer steps than the generator waits for.
+    """
+
+    def __init__(self, draw: keras.Model, judge: keras.Model, config: Settings, steps: int) -> None:
+        self.draw, self.judge, self.config = draw, judge, config
+        improved, every = config.variant == "improved", config.discriminator_steps
+        judge_loss, draw_loss = (_relativistic_losses if improved else _plain_losses)(draw, judge, config)
+        if every > steps:
+            raise TrainingError(f"--discriminator-steps {every}: the generator would never step in {steps} steps; lower it.")
+        judge_state = [*judge.non_trainable_variables, *draw.variables]
+        draw_state = [*draw.non_trainable_variables, *judge.variables]
+        self._judge_step = Step(judge_loss, judge.trainable_variables, _adam(config, steps), judge_state)
+        self._draw_step = Step(draw_loss, draw.trainable_variables, _adam(config, steps // every, improved), draw_state)
+        self._scalars: dict[str, Any] = {}
+        self.averaged, self.finish = self._draw_step.averaged, self._draw_step.finish
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """What a checkpoint has to hold."""
+        return [*self.draw.variables, *self.judge.variables, *self._judge_step.variables, *self._draw_step.variables]
+
+    def step(self, number: int, pictures: np.ndarray, labels: list[np.ndarray], random: np.random.Generator) -> dict[str, Any]:
+        """One step of the discriminator and, now and then, one of the generator; the scalars of each one's last step.
+
+        Args:
+            number: of the step, from 0.
+            pictures: uint8 (batch, h, w, c).
+            labels: int32 (batch,), or none.
+        """
+        real = to_floats(pictures)
+        noise = random.standard_normal((2, len(real), self.config.latent_dimension), np.float32)
+        self._scalars |= self._judge_step(real, noise[0], *labels)
+        if (number + 1) % self.config.discriminator_steps == 0:
+            self._scalars |= self._draw_step(real, noise[1], *labels)
+        return self._scalars
+
+
+def train(draw: keras.Model, judge: keras.Model, config: Settings, data: Dataset, run: Run) -> keras.Model:
+    """Trains a pair of networks (`Contest`) and returns the generator.
 
     Raises:
         TrainingError: fewer steps than the generator waits for, or fewer pictures than a batch.
     """
-    improved = config.variant == "improved"
     conditional = len(draw.inputs) == 2
-    make_losses = _relativistic_losses if improved else _plain_losses
-    judge_loss, draw_loss = make_losses(draw, judge, config)
     plan = run.plan(len(data.train), config.batch_size, config.epochs)
-    every = config.discriminator_steps
-    if every > plan.steps:
-        raise TrainingError(f"--discriminator-steps {every}: the generator would never step in {plan.steps} steps; lower it.")
-    judge_step = Step(judge_loss, judge.trainable_variables, _adam(config, plan.steps), [*judge.non_trainable_variables, *draw.variables])
-    draw_step = Step(
-        draw_loss, draw.trainable_variables, _adam(config, plan.steps // every, improved), [*draw.non_trainable_variables, *judge.variables]
-    )
-    scalars: dict[str, Any] = {}
+    contest = Contest(draw, judge, config, plan.steps)
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
-        real, labels = to_floats(data.train.images[indices]), [data.train.labels[indices]] * conditional
-        noise = random.standard_normal((2, len(indices), config.latent_dimension), np.float32)
-        scalars.update(judge_step(real, noise[0], *labels))
-        if (run.step + 1) % every == 0:
-            scalars.update(draw_step(real, noise[1], *labels))
-        return scalars
+        return contest.step(run.step, data.train.images[indices], [data.train.labels[indices]] * conditional, random)
 
     shown, columns = run.generator(0).standard_normal((10, 10, config.latent_dimension), np.float32), 10
     if conditional:  # a row a latent, a column a class
@@ -101,12 +143,11 @@ def train(draw: keras.Model, judge: keras.Model, config: Settings, data: Dataset
     labels = [np.tile(np.arange(columns, dtype=np.int32), 10)] * conditional
 
     def sheet() -> np.ndarray:
-        with draw_step.averaged():
+        with contest.averaged():
             return contact_sheet(to_pixels(infer(draw, [shown, *labels])[0]), columns)
 
-    variables = [*draw.variables, *judge.variables, *judge_step.variables, *draw_step.variables]
-    run.fit(step, plan, variables=variables, sheet=sheet)
-    draw_step.finish()
+    run.fit(step, plan, variables=contest.variables, sheet=sheet)
+    contest.finish()
     return draw
 
 
@@ -154,6 +195,27 @@ def _plain_losses(draw: keras.Model, judge: keras.Model, config: Settings) -> tu
     return judge_loss, draw_loss
 
 
+def convolutional_pair(size: int, channels: int, config: Settings) -> tuple[keras.Model, keras.Model]:
+    """DCGAN's networks (Radford et al. 2015): the generator, latents (batch, d) -> pictures (batch, size, size, channels) in -1..1, and the
+    discriminator's features, pictures -> (batch, n); `logits` judges by these."""
+    latents, pictures = keras.Input((config.latent_dimension,), name="latents"), keras.Input((size, size, channels), name="pictures")
+    if config.variant == "chapter":
+        drawn = transposed_generator(quarter_map(latents, size, 2 * config.width), channels, config.width)
+        seen = strided_discriminator(pictures, config.width)
+    else:
+        x = latents
+        for _ in range(2):  # a mapping network (Karras et al. 2019, section 2) bends noise, which is in one piece, apart into classes
+            x = leaky()(layers.Dense(2 * config.latent_dimension, kernel_initializer="he_normal")(x))
+        drawn = convolutional_generator(x, size, channels, config.width)
+        seen = convolutional_discriminator(pictures, config.width)
+    return keras.Model([latents], drawn, name="generator"), keras.Model([pictures], seen, name="features")
+
+
+def logits(features: keras.Model) -> keras.Model:
+    """A discriminator, pictures -> logits (batch,), from its features."""
+    return keras.Model(features.inputs, layers.Reshape(())(layers.Dense(1)(features.output)), name="discriminator")
+
+
 def label_vector(labels: Any, classes: int, units: int) -> Any:
     """Labels (batch,) as learned vectors (batch, units): how the chapter's generators are told what to draw."""
     return layers.Dense(units)(layers.Embedding(classes, 50)(labels))
@@ -170,7 +232,7 @@ def projected(features: Any, labels: Any, classes: int) -> Any:
     return layers.Reshape(())(layers.Add()([layers.Dense(1)(features), layers.Dot(axes=1)([features, condition])]))
 
 
-def serving(config: Settings, trained: keras.Model) -> dict[str, keras.Model]:
+def serving(config: GeneratorSettings, trained: keras.Model) -> dict[str, keras.Model]:
     """`decoder`: latents (and labels, if the generator takes some) -> images."""
     latents = keras.Input((config.latent_dimension,), name="latents")
     labels = [keras.Input((), dtype="int32", name="labels")] * (len(trained.inputs) - 1)

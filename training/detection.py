@@ -13,6 +13,7 @@ from keras import ops
 
 from service.contract.manifest import Normal
 from training.data import GOOD, Dataset, Split
+from training.data.pixels import to_floats
 from training.layers import infer
 from training.loop import evenly, group_sheet
 from training.problems import TrainingError
@@ -106,16 +107,40 @@ def outliers(scores: np.ndarray) -> np.ndarray:
     return far[np.argsort(-scores[far], kind="stable")]
 
 
-def largest(errors: Any) -> Any:
-    """The mean of the largest tenth of the errors (batch, h, w): (batch,). A defect is seldom larger, and one position says little.
+def mean(values: Any) -> Any:
+    """The mean (batch,) of values (batch, ...).
 
-    The mean is a convolution: ONNX Runtime's own one rounds differently at another place in a batch.
+    It is a convolution: ONNX Runtime's own mean rounds differently at another place in a batch.
     """
+    number = math.prod(values.shape[1:])
+    kernel = np.full((number, 1, 1), 1 / number, np.float32)
+    return ops.reshape(ops.conv(ops.reshape(values, (-1, number, 1)), kernel, padding="valid"), (-1,))
+
+
+def largest(errors: Any) -> Any:
+    """The mean of the largest tenth of the errors (batch, h, w): (batch,). A defect is seldom larger, and one position says little."""
     positions = errors.shape[1] * errors.shape[2]
-    number = max(1, positions // 10)
-    ranked, _ = ops.top_k(ops.reshape(errors, (-1, positions)), number)
-    mean = ops.conv(ranked[:, :, None], np.full((number, 1, 1), 1 / number, np.float32), padding="valid")
-    return ops.reshape(mean, (-1,))
+    ranked, _ = ops.top_k(ops.reshape(errors, (-1, positions)), max(1, positions // 10))
+    return mean(ranked)
+
+
+def relative(errors: list[Any], usual: np.ndarray) -> Any:
+    """The mean of several errors (batch, h, w), each over what it is in normal pictures: about 1 in these.
+
+    Args:
+        usual: the mean of each, from `usual`.
+    """
+    return sum(part / float(mean) for part, mean in zip(errors, usual, strict=True)) / len(errors)
+
+
+def usual(errors: keras.Model, data: Dataset, number: int) -> np.ndarray:
+    """The mean of each error of normal pictures that were held out.
+
+    Args:
+        errors: pictures (batch, h, w, c) in -1..1 -> errors (batch, ...).
+    """
+    found = infer(errors, normals(data, data.validation, number), to_floats, at_once=AT_ONCE)
+    return np.array([max(1e-9, part.mean()) for part in found], np.float32)
 
 
 def sheet(graph: keras.Model, data: Dataset, number: int) -> np.ndarray:
@@ -138,3 +163,10 @@ def smoothed(errors: Any, width: float) -> Any:
     weights = (weights / weights.sum()).astype(np.float32)
     x = ops.pad(errors[..., None], ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
     return ops.conv(ops.conv(x, weights[:, None, None, None]), weights[None, :, None, None])[..., 0]
+
+
+def described(title: str, data: Dataset, number: int) -> dict[str, Any]:
+    """The manifest's field on what is normal to a detector: a class of the data, or all of it."""
+    kind, label = data.title.split(" (")[0], label_of(data, number)
+    named = bool(data.classes) and data.classes[label] != GOOD
+    return {"title": f"{title}, {data.classes[label]} of {kind}" if named else f"{title}, {kind.lower()}"}

@@ -1,9 +1,8 @@
-"""Pictures of one domain to pictures of another: networks and losses that pix2pix and CycleGAN share."""
+"""Pictures of one domain to pictures of another: networks, batches and sizes that pix2pix and CycleGAN share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import keras
@@ -11,11 +10,9 @@ import numpy as np
 from keras import layers, ops
 
 from service.contract.manifest import Fit
-from training import backbone
 from training.data import Dataset, Split
 from training.layers import convolution, double, infer, leaky, spread
 from training.loop import evenly, group_sheet
-from training.losses import relativistic, zero_centred_penalty
 from training.problems import TrainingError
 from training.step import balanced
 
@@ -77,45 +74,6 @@ def reach(levels: int, blocks: int) -> int:
     for level in reversed(range(levels)):
         radius = 2 * radius + 2 + (2 if level else 0)
     return radius
-
-
-def patch_discriminator(channels: int, width: int, halvings: int) -> keras.Model:
-    """Pictures (batch, h, w, channels) -> one logit a patch (batch, h / 2^halvings, w / 2^halvings) (Isola et al. 2017, section 3.2.2)."""
-    pictures = keras.Input((None, None, channels), name="pictures")
-    x = pictures
-    for level in range(halvings):
-        x = leaky()(convolution(min(width * 2**level, 4 * width), 4, strides=2)(x))
-    x = leaky()(convolution(min(width * 2**halvings, 4 * width))(x))
-    return keras.Model(pictures, layers.Conv2D(1, 3, padding="same")(x)[..., 0], name="discriminator")
-
-
-def slope(patches: Callable[[Any], Any], pictures: Any) -> Any:
-    """The zero-centred gradient penalty of a discriminator of patches, by the patch, so that it weighs alike whatever the pictures' size.
-
-    Args:
-        patches: maps pictures (batch, h, w, c) to logits (batch, h', w').
-    """
-
-    def total(x: Any) -> Any:
-        logits = patches(x)
-        return ops.sum(logits, axis=(1, 2)) / (logits.shape[1] * logits.shape[2]) ** 0.5
-
-    return zero_centred_penalty(total, pictures)
-
-
-def judged(scores: Callable[[Any], Any], real: Any, made: Any, penalty: float) -> tuple[Any, dict[str, Any]]:
-    """A discriminator's loss (R3GAN, Huang et al. 2024, section 2): relativistic on patches, with gradient penalties on both sides.
-
-    Args:
-        scores: maps pictures (batch, h, w, c) to logits of patches (batch, h', w').
-        penalty: the weight of the penalties.
-
-    Returns:
-        The loss, and what to report of it.
-    """
-    pairing = relativistic(scores(real), scores(made))
-    slopes = sum(slope(scores, pictures) for pictures in (real, made))
-    return pairing + penalty / 2 * slopes, {"discriminator": pairing, "penalty": slopes}
 
 
 def kinds(data: Dataset, split: Split, needed: str) -> tuple[np.ndarray, np.ndarray]:
@@ -201,91 +159,3 @@ def triples(graph: keras.Model, given: np.ndarray, wanted: np.ndarray | None, nu
     padded = np.pad(shown, ((0, 0), (0, missing), (0, missing), (0, 0)), mode="edge")
     made = infer(graph, {"images": padded})[0][:, :height, :width]
     return group_sheet([shown, made, *([] if wanted is None else [evenly(wanted, number)])], 4)
-
-
-class Perceptual:
-    """The mean difference of pictures on the maps of a network (`backbone.difference`).
-
-    Args:
-        size: the side of the pictures.
-        name: of the network.
-    """
-
-    def __init__(self, size: int, name: backbone.Name = "efficientnet-lite0") -> None:
-        self.network = backbone.maps(name, size)
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        return list(self.network.variables)
-
-    def __call__(self, ours: Any, theirs: Any) -> Any:
-        return ops.mean(backbone.difference(*(self.network(x, training=False) for x in (ours, ops.stop_gradient(theirs)))))
-
-
-class Projected:
-    """Discriminators of patches on maps of a network that stays as it is: they tell from the first step on what a network of their own
-    would first have to learn to see (Projected GANs: Sauer et al. 2021, section 3; without its random projections).
-
-    Args:
-        network: maps pictures to maps (`backbone.maps`).
-        width: filters of each discriminator.
-        conditional: maps of what pictures were made from are looked at beside them.
-    """
-
-    def __init__(self, network: keras.Model, width: int, conditional: bool = False) -> None:
-        self.network = network
-        seen = [network.inputs[0], *network.outputs]
-        self.heads = [_head(maps.shape[1:], width, conditional, fine=index == 0) for index, maps in enumerate(seen)]
-
-    def maps(self, pictures: Any) -> list[Any]:
-        """Pictures (batch, h, w, 3) in -1..1 themselves, since the network is blind to the finest patterns, and what it sees in them."""
-        return [pictures, *(maps / MAP_SCALE for maps in self.network(pictures, training=False))]
-
-    def judged(self, real: list[Any], made: list[Any], penalty: float, given: list[Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """The discriminators' mean loss (`judged`), and what to report of it."""
-        sides = zip(self._scores(given), real, made, strict=True)
-        parts = [judged(scores, theirs, ours, penalty) for scores, theirs, ours in sides]
-        scalars = {name: sum(part[name] for _, part in parts) / len(parts) for name in parts[0][1]}
-        return sum(value for value, _ in parts) / len(parts), scalars
-
-    def convincing(self, made: list[Any], real: list[Any], given: list[Any] | None = None) -> Any:
-        """The generator's mean loss."""
-        pairs = zip(self._scores(given), made, real, strict=True)
-        return sum(relativistic(scores(ours), scores(theirs)) for scores, ours, theirs in pairs) / len(self.heads)
-
-    def _scores(self, given: list[Any] | None) -> list[Callable[[Any], Any]]:
-        if given is None:
-            return list(self.heads)
-        return [partial(_beside, head, side) for head, side in zip(self.heads, given, strict=True)]
-
-
-def _beside(head: keras.Model, given: Any, maps: Any) -> Any:
-    return head(ops.concatenate([given, maps], axis=-1))
-
-
-SHIFT = 16
-"""Pixels by which pictures are larger than what the network sees of them."""
-
-
-def shifted(pictures: Any, corner: Any) -> Any:
-    """What lies right of and below a corner, int32 (y, x) from 0 to SHIFT, of pictures (batch, h, w, c): (batch, h - SHIFT, w - SHIFT, c).
-
-    A network that halves pictures sees every second pixel differently. Were it always the same ones, a generator would hide a pattern
-    between them.
-    """
-    number, height, width, channels = pictures.shape
-    start = ops.concatenate([ops.zeros(1, "int32"), corner, ops.zeros(1, "int32")])
-    return ops.slice(pictures, start, (number, height - SHIFT, width - SHIFT, channels))
-
-
-MAP_SCALE = 6.0
-"""Standard deviation of EfficientNet-Lite0's maps of photographs."""
-
-
-def _head(shape: tuple[int, int, int], width: int, conditional: bool, fine: bool) -> keras.Model:
-    """A map (h, w, c), or two in one, -> one logit a position, or for every second of `fine` ones."""
-    height, side, channels = shape
-    maps = keras.Input((height, side, channels * (1 + conditional)), name="maps")
-    x = leaky()(convolution(width, 4, strides=2)(maps) if fine else convolution(width)(maps))
-    x = leaky()(convolution(width)(x))
-    return keras.Model(maps, layers.Conv2D(1, 1)(x)[..., 0])

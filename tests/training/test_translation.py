@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.contract.manifest import Fit
-from training import backbone, translation
+from training import backbone, judges, translation
 from training.data import drawn, edges, emoji, folder, load, maps
 from training.problems import TrainingError
 from training.recipes.cyclegan import Pool
@@ -44,7 +44,7 @@ def test_a_penalty_weighs_alike_at_all_sizes() -> None:
     def patches(x: object) -> object:
         return keras.ops.mean(keras.ops.reshape(x, (-1, x.shape[1] // 8, 8, x.shape[2] // 8, 8, 1)), axis=(2, 4, 5))
 
-    found = [float(translation.slope(patches, keras.ops.ones((2, side, side, 1)))) for side in (32, 64)]
+    found = [float(judges.slope(patches, keras.ops.ones((2, side, side, 1)))) for side in (32, 64)]
     assert found[0] == pytest.approx(1 / 64)
     assert found[1] == pytest.approx(found[0])
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from training.problems import TrainingError
 
 NAMES = (
+    "anomaly-autoencoder",
     "autoencoder",
     "backbone",
     "cdcgan",
@@ -16,10 +17,12 @@ NAMES = (
     "context-encoder",
     "cyclegan",
     "dcgan",
+    "f-anogan",
     "face-swap",
     "gan",
     "padim",
     "pix2pix",
+    "skip-ganomaly",
     "srgan",
     "srresnet",
     "vae",

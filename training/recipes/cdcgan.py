@@ -38,7 +38,7 @@ ABOUT = About(
 
 
 @dataclass(frozen=True)
-class Config(adversarial.Settings):
+class Config(adversarial.GeneratorSettings):
     """Some 50 minutes on two CPU cores for 24 epochs of MNIST.
 
     On MNIST a truncation of 0.9 is the largest twentieth at which a nearest-neighbour reader in pixel space reads as

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from training import translation
+from training import judges, translation
 from training.data import Dataset, masks
 from training.data.pixels import mirrored, to_floats, to_pixels
 from training.layers import convolution, double, from_pixels, infer, leaky, serve, spread
@@ -118,8 +118,8 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     if channels != 3:
         raise TrainingError(f"{data.source} is grey; holes are painted in colour (--channels 3).")
     pictures, paint = data.train.images, painter(side, channels, config)
-    judge = translation.patch_discriminator(channels + 1, config.width, 3)
-    perceptual = translation.Perceptual(side) if config.variant == "improved" and config.perceptual else None
+    judge = judges.patch_discriminator(channels + 1, config.width, 3)
+    perceptual = judges.Perceptual(side) if config.variant == "improved" and config.perceptual else None
     plan = run.plan(len(pictures), config.batch_size, config.epochs)
     paint_loss, judge_loss = _losses(paint, judge, perceptual, config)
     frozen = perceptual.variables if perceptual else []
@@ -176,7 +176,7 @@ def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Con
     def judge_loss(pictures: Any, holes: Any) -> tuple[Any, dict[str, Any]]:
         whole = ops.stop_gradient(filled(pictures, holes)[1])
         if improved:
-            return translation.judged(lambda x: scores(x, holes), pictures, whole, config.penalty)
+            return judges.judged(lambda x: scores(x, holes), pictures, whole, config.penalty)
         value = (binary_cross_entropy(scores(pictures, holes), 1.0) + binary_cross_entropy(scores(whole, holes), 0.0)) / 2
         return value, {"discriminator": value}
 

@@ -17,10 +17,10 @@ from keras import layers, ops
 from training import translation
 from training.data import Dataset
 from training.data.pixels import to_floats, to_pixels
+from training.judges import Judges, PlainJudge
 from training.layers import from_pixels, infer, leaky, serve
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, evenly, group_sheet
-from training.losses import binary_cross_entropy, relativistic
 from training.recipes import About, setting
 from training.step import Step
 
@@ -46,6 +46,7 @@ class Config:
     epochs: int = setting(12, "passes over the larger kind's training pictures")
     batch_size: int = setting(4, "pictures of each kind a step")
     crop: int = setting(128, "side of the random crops that a step sees")
+    turned: Literal["no", "yes"] = setting("no", "whether pictures are shown mirrored and turned by quarters too")
     width: int = setting(32, "filters of the first convolutions")
     levels: int = setting(3, "how often a generator halves a picture", only="improved")
     blocks: int = setting(3, "residual blocks at the narrowest place", only="improved")
@@ -53,7 +54,10 @@ class Config:
     cycle: float = setting(10.0, "weight of what comes back from where it went, L1", least=0)
     identity: float = setting(5.0, "weight of leaving alone what is of the wanted kind already, L1", least=0)
     pool: int = setting(50, "earlier pictures of each kind from which the discriminators see half of theirs", least=0)
-    penalty: float = setting(1.0, "weight of the gradient penalties", least=0, only="improved")
+    judge: Literal["pictures", "features"] = setting(
+        "features", "what the discriminators see: pixels, or also maps of EfficientNet-Lite0", only="improved"
+    )
+    penalty: float = setting(0.2, "weight of the gradient penalties", least=0, only="improved")
     average: float = setting(0.999, "momentum of the generators' moving average, which is what ships", least=0, below=1, only="improved")
     tile: int = setting(0, "side of the tiles in which it serves; 0: pictures are resized", least=0, only="improved")
     margin: int = setting(64, "pixels at a tile's edge, next to other tiles, that are not used", least=0, only="improved")
@@ -75,32 +79,28 @@ def train(config: Config, data: Dataset, run: Run) -> dict[str, keras.Model]:
     sources = translation.kinds(data, data.train, NEEDED)
     side, channels = min(config.crop, data.shape[0]), data.shape[2]
     draw = {way: generator(side, channels, config) for way in ("forward", "backward")}
-    judges = [_discriminator(channels, config) for _ in range(2)]  # of the first kind, of the second
+    judges = [_judges(side, channels, config) for _ in range(2)]  # of the first kind, of the second
     plan = run.plan(max(map(len, sources)), config.batch_size, config.epochs)
     judge_loss, draw_loss = _losses(draw["forward"], draw["backward"], judges, config)
-    improved = config.variant == "improved"
-    drawing, judging = [model.variables for model in draw.values()], [judge.variables for judge in judges]
+    learned, frozen = _all(judge.trained for judge in judges), _all(judge.frozen for judge in judges)
     draw_step = Step(
         draw_loss,
         _all(model.trainable_variables for model in draw.values()),
-        translation.adam(config, plan.steps, average=improved),
-        _all([*(model.non_trainable_variables for model in draw.values()), *judging]),
+        translation.adam(config, plan.steps, average=config.variant == "improved"),
+        _all([*(model.non_trainable_variables for model in draw.values()), learned, frozen]),
     )
-    judge_step = Step(
-        judge_loss,
-        _all(judge.trainable_variables for judge in judges),
-        translation.adam(config, plan.steps),
-        _all(judge.non_trainable_variables for judge in judges),
-    )
+    judge_step = Step(judge_loss, learned, translation.adam(config, plan.steps), frozen)
     pools = [Pool(config.pool, (side, side, channels)) for _ in range(2)]
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         chosen = translation.of_both(sources, indices, random)
-        real = [to_floats(translation.cropped([pictures], side, random)[0]) for pictures in chosen]
-        scalars = draw_step(*real)
+        cropped = [translation.cropped([pictures], side, random) for pictures in chosen]
+        real = [to_floats((translation.turned(part, random) if config.turned == "yes" else part)[0]) for part in cropped]
+        corner = judges[0].corner(random)
+        scalars = draw_step(*real, corner)
         made = [ops.convert_to_numpy(scalars.pop(name)) for name in ("made_first", "made_second")]
         seen = [pool.exchange(pictures, random) for pool, pictures in zip(pools, made, strict=True)]
-        return scalars | judge_step(*real, *seen)
+        return scalars | judge_step(*real, *seen, corner)
 
     shown = [evenly(pictures, 8) for pictures in translation.kinds(data, data.validation, NEEDED)]
 
@@ -112,7 +112,10 @@ def train(config: Config, data: Dataset, run: Run) -> dict[str, keras.Model]:
                 made.append(to_pixels(infer(whole, given, to_floats)[0]))
         return group_sheet([np.concatenate(shown), np.concatenate(made)], 4)
 
-    variables = _all([*drawing, *judging, judge_step.variables, draw_step.variables, *(pool.pictures for pool in pools)])
+    networks = [*draw.values(), *judges]
+    variables = _all(
+        [*(network.variables for network in networks), judge_step.variables, draw_step.variables, *(pool.pictures for pool in pools)]
+    )
     run.fit(step, plan, variables=variables, sheet=sheet)
     draw_step.finish()
     return draw
@@ -156,37 +159,23 @@ class Pool:
         return given
 
 
-def _discriminator(channels: int, config: Config) -> keras.Model:
-    """Pictures (batch, h, w, channels) -> logits of patches (batch, h / 8, w / 8)."""
+def _judges(side: int, channels: int, config: Config) -> Judges:
     if config.variant == "chapter":
-        return _chapter_discriminator(channels, config.width)
-    return translation.patch_discriminator(channels, config.width, 3)
+        return PlainJudge(_chapter_discriminator(channels, config.width))
+    return Judges(side, channels, config.width, config.judge)
 
 
-def _losses(forward: keras.Model, backward: keras.Model, judges: list[keras.Model], config: Config) -> tuple[Any, Any]:
-    improved = config.variant == "improved"
+def _losses(forward: keras.Model, backward: keras.Model, judges: list[Judges], config: Config) -> tuple[Any, Any]:
+    def judge_loss(first: Any, second: Any, made_first: Any, made_second: Any, corner: Any) -> tuple[Any, dict[str, Any]]:
+        sides = zip(judges, (first, second), (made_first, made_second), strict=True)
+        views = [(judge, judge.views(real, corner), judge.views(made, corner)) for judge, real, made in sides]
+        parts = [judge.loss(real, made, config.penalty) for judge, real, made in views]
+        return sum(value for value, _ in parts), {name: sum(scalars[name] for _, scalars in parts) / 2 for name in parts[0][1]}
 
-    def judged(judge: keras.Model, real: Any, made: Any) -> tuple[Any, Any]:
-        """The discriminator's loss, and its penalty."""
-        on_real, on_made = judge(real, training=True), judge(made, training=True)
-        if not improved:
-            return (binary_cross_entropy(on_real, 1.0) + binary_cross_entropy(on_made, 0.0)) / 2, 0.0
-        penalty = sum(translation.slope(lambda x: judge(x, training=True), pictures) for pictures in (real, made))
-        return relativistic(on_real, on_made), penalty
-
-    def judge_loss(first: Any, second: Any, made_first: Any, made_second: Any) -> tuple[Any, dict[str, Any]]:
-        parts = [judged(judges[0], first, made_first), judged(judges[1], second, made_second)]
-        pairing, penalty = (sum(part[index] for part in parts) / 2 for index in (0, 1))
-        scalars = {"discriminator": pairing} | ({"penalty": penalty} if improved else {})
-        return 2 * pairing + config.penalty * penalty, scalars
-
-    def convincing(judge: keras.Model, real: Any, made: Any) -> Any:
-        on_made = judge(made, training=True)
-        return relativistic(on_made, judge(real, training=True)) if improved else binary_cross_entropy(on_made, 1.0)
-
-    def draw_loss(first: Any, second: Any) -> tuple[Any, dict[str, Any]]:
+    def draw_loss(first: Any, second: Any, corner: Any) -> tuple[Any, dict[str, Any]]:
         made_second, made_first = forward(first, training=True), backward(second, training=True)
-        adversarial = convincing(judges[0], first, made_first) + convincing(judges[1], second, made_second)
+        sides = zip(judges, (made_first, made_second), (first, second), strict=True)
+        adversarial = sum(judge.convincing(judge.views(made, corner), judge.views(real, corner)) for judge, made, real in sides)
         cycle = _difference(backward(made_second, training=True), first) + _difference(forward(made_first, training=True), second)
         value, scalars = adversarial + config.cycle * cycle, {"generator": adversarial / 2, "cycle": cycle / 2}
         if config.identity:

@@ -18,10 +18,10 @@ from keras import layers, ops
 from training import translation
 from training.data import Dataset
 from training.data.pixels import to_floats, to_pixels
+from training.judges import Judges
 from training.layers import convolution, double, from_pixels, halvings, infer, leaky, serve
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, evenly, group_sheet
-from training.losses import relativistic
 from training.recipes import About, setting
 from training.step import Step
 
@@ -54,7 +54,11 @@ class Config:
     perceptual: float = setting(0.5, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
     adversarial: float = setting(0.3, "weight of the discriminators' judgement of swapped pictures; 0: none", least=0, only="improved")
     cycle: float = setting(1.0, "weight of what is swapped there and back", least=0, only="improved")
-    penalty: float = setting(0.1, "weight of the gradient penalties", least=0, only="improved")
+    judge: Literal["pictures", "features"] = setting(
+        "features", "what the discriminators see: pixels, or also maps of EfficientNet-Lite0", only="improved"
+    )
+    judge_width: int = setting(32, "filters of the discriminators", only="improved")
+    penalty: float = setting(0.2, "weight of the gradient penalties", least=0, only="improved")
     average: float = setting(0.999, "momentum of the networks' moving average, which is what ships", least=0, below=1, only="improved")
 
 
@@ -94,21 +98,24 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
     shared = encoder(size, channels, config)
     decoders = [decoder(f"decoder{number}", shared.output.shape[1:], size, channels) for number in (1, 2)]
     improved = config.variant == "improved"
-    judges = [translation.patch_discriminator(channels, 32, 3) for _ in range(2)] if improved and config.adversarial else []
-    perceptual = translation.Perceptual(size) if improved and config.perceptual else None
+    judges = [_judges(size, channels, config) for _ in range(2)] if improved else []
     plan = run.plan(max(map(len, sources)), config.batch_size, config.epochs)
-    draw_loss, judge_loss = _losses(shared, decoders, judges, perceptual, config)
+    draw_loss, judge_loss = _losses(shared, decoders, judges, config)
     drawing = [shared, *decoders]
     trained = [variable for model in drawing for variable in model.trainable_variables]
-    judging = [variable for judge in judges for variable in judge.variables]
-    frozen = perceptual.variables if perceptual else []
+    judging = [variable for judge in judges for variable in judge.trained]
+    frozen = [variable for judge in judges for variable in judge.frozen]
     draw_step = Step(draw_loss, trained, translation.adam(config, plan.steps, average=improved), [*judging, *frozen])
-    judge_step = Step(judge_loss, judging, translation.adam(config, plan.steps), trained) if judges else None
+    judge_step = Step(judge_loss, judging, translation.adam(config, plan.steps), frozen)
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         chosen = translation.of_both(sources, indices, random)
         batch = [array for pictures in chosen for array in _prepared(pictures, config, random)]
-        return (judge_step(*batch) if judge_step else {}) | draw_step(*batch)
+        if not improved:
+            return draw_step(*batch)
+        scalars = draw_step(*batch, judges[0].corner(random))
+        views = scalars.pop("views")
+        return scalars | (judge_step(*views) if config.adversarial else {})
 
     shown = np.concatenate([evenly(pictures, 8) for pictures in translation.kinds(data, data.validation, NEEDED)])
 
@@ -117,8 +124,7 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
             kept = infer(shared, shown, to_floats)[0]
             return group_sheet([shown, *(to_pixels(infer(model, kept)[0]) for model in decoders)], 4)
 
-    states = [*(judge_step.variables if judge_step else []), *draw_step.variables]
-    run.fit(step, plan, variables=[*trained, *judging, *states], sheet=sheet)
+    run.fit(step, plan, variables=[*trained, *judging, *judge_step.variables, *draw_step.variables], sheet=sheet)
     draw_step.finish()
     return shared, decoders
 
@@ -154,49 +160,54 @@ def _between(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
     return np.einsum("ri,cj,nijk->nrck", weights(rows), weights(columns), grid)
 
 
-def _losses(
-    shared: keras.Model, decoders: list[keras.Model], judges: list[keras.Model], perceptual: Any, config: Config
-) -> tuple[Any, Any]:
-    first, second = decoders
+def _judges(size: int, channels: int, config: Config) -> Judges:
+    return Judges(size, channels, config.judge_width, config.judge, compared=config.perceptual > 0)
 
-    def drawn(batch: tuple[Any, ...], one: keras.Model, other: keras.Model) -> list[Any]:
-        """What one decoder makes of the first identity's warped pictures and the other of the second's."""
-        kept = shared(batch[0], training=True), shared(batch[2], training=True)
-        return [one(kept[0], training=True), other(kept[1], training=True)]
 
-    def swapped(batch: tuple[Any, ...]) -> list[Any]:
-        """Both identities' pictures as the first and as the second, from the other's: in the order of what they should look like."""
-        as_second, as_first = drawn(batch, second, first)
-        return [as_first, as_second]
+def _losses(shared: keras.Model, decoders: list[keras.Model], judges: list[Judges], config: Config) -> tuple[Any, Any]:
+    """Of the decoders and the encoder, and of the discriminators, which step after them on the views that the former gives."""
 
-    def differences(batch: tuple[Any, ...], made: list[Any], name: str) -> dict[str, Any]:
-        """How far pictures are from what went in, as it was before it was warped."""
-        pairs = list(zip(made, (batch[1], batch[3]), strict=True))
-        found = {name: sum(_weighted(ours, wanted, config.mask) for ours, wanted in pairs) / 2}
-        if perceptual is not None and name == "reconstruction":
-            found["perceptual"] = sum(perceptual(ours, wanted) for ours, wanted in pairs) / 2
-        return found
+    def kept(pictures: list[Any]) -> list[Any]:
+        return [shared(part, training=True) for part in pictures]
 
-    def draw_loss(*batch: Any) -> tuple[Any, dict[str, Any]]:
-        scalars = differences(batch, drawn(batch, first, second), "reconstruction")
-        value = scalars["reconstruction"] + config.perceptual * scalars.get("perceptual", 0.0)
-        if judges:
-            as_first, as_second = swapped(batch)
-            pairs = zip(judges, (as_first, as_second), (batch[1], batch[3]), strict=True)
-            scalars["generator"] = sum(relativistic(judge(made), judge(real)) for judge, made, real in pairs) / 2
-            value += config.adversarial * scalars["generator"]
-            if config.cycle:
-                back = [first(shared(as_second, training=True), training=True), second(shared(as_first, training=True), training=True)]
-                scalars |= differences(batch, back, "cycle")
-                value += config.cycle * scalars["cycle"]
-        return value, scalars
+    def drawn(features: list[Any]) -> list[Any]:
+        return [decode(part, training=True) for decode, part in zip(decoders, features, strict=True)]
 
-    def judge_loss(*batch: Any) -> tuple[Any, dict[str, Any]]:
-        sides = zip(judges, swapped(batch), (batch[1], batch[3]), strict=True)
-        parts = [translation.judged(judge, real, ops.stop_gradient(made), config.penalty) for judge, made, real in sides]
+    def difference(made: list[Any], wanted: list[Any]) -> Any:
+        return sum(_weighted(ours, theirs, config.mask) for ours, theirs in zip(made, wanted, strict=True)) / 2
+
+    def plain_loss(warped_first: Any, first: Any, warped_second: Any, second: Any) -> tuple[Any, dict[str, Any]]:
+        value = difference(drawn(kept([warped_first, warped_second])), [first, second])
+        return value, {"reconstruction": value}
+
+    def draw_loss(warped_first: Any, first: Any, warped_second: Any, second: Any, corner: Any) -> tuple[Any, dict[str, Any]]:
+        features, wanted = kept([warped_first, warped_second]), [first, second]
+        restored, swapped = drawn(features), drawn(features[::-1])  # each in the order of what it should look like
+
+        def views(pictures: list[Any]) -> list[list[Any]]:
+            return [judge.views(part, corner) for judge, part in zip(judges, pictures, strict=True)]
+
+        made, real = views(swapped), views(wanted)
+        scalars = {"reconstruction": difference(restored, wanted)}
+        if config.perceptual:
+            sides = zip(judges, views(restored), real, strict=True)
+            scalars["perceptual"] = sum(judge.difference(ours, theirs) for judge, ours, theirs in sides) / 2
+        if config.adversarial:
+            sides = zip(judges, made, real, strict=True)
+            scalars["generator"] = sum(judge.convincing(ours, theirs) for judge, ours, theirs in sides) / 2
+        if config.cycle:
+            scalars["cycle"] = difference(drawn(kept(swapped[::-1])), wanted)
+        weights = {"perceptual": config.perceptual, "generator": config.adversarial, "cycle": config.cycle}
+        value = sum(weights.get(name, 1.0) * part for name, part in scalars.items())
+        return value, scalars | {"views": [view for kind in (*made, *real) for view in kind]}
+
+    def judge_loss(*views: Any) -> tuple[Any, dict[str, Any]]:
+        number = len(views) // 4
+        made, real = ([list(views[at : at + number]) for at in (start, start + number)] for start in (0, 2 * number))
+        parts = [judge.loss(theirs, ours, config.penalty) for judge, ours, theirs in zip(judges, made, real, strict=True)]
         return sum(value for value, _ in parts), {name: sum(scalars[name] for _, scalars in parts) / 2 for name in parts[0][1]}
 
-    return draw_loss, judge_loss
+    return draw_loss if judges else plain_loss, judge_loss
 
 
 def _weighted(made: Any, wanted: Any, weight: float) -> Any:

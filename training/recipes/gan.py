@@ -29,7 +29,7 @@ ABOUT = About(
 
 
 @dataclass(frozen=True)
-class Config(adversarial.Settings):
+class Config(adversarial.GeneratorSettings):
     """Some 25 minutes on one CPU core for 40 epochs of MNIST."""
 
     epochs: int = setting(40, "passes over the training pictures")

@@ -138,7 +138,7 @@ def serving(config: Config, data: Dataset, trained: Gaussian) -> dict[str, keras
 
 def describe(config: Config, data: Dataset) -> dict[str, Any]:
     """What it was fitted on."""
-    return {"title": f"PaDiM, {data.title.split(' (')[0].lower()}", "largest_batch": 8}
+    return detection.described(ABOUT.title, data, config.normal) | {"largest_batch": 8}
 
 
 def samples(config: Config, data: Dataset, graphs: dict[str, keras.Model]) -> np.ndarray:

@@ -14,13 +14,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from training import backbone, translation
+from training import translation
 from training.data import Dataset, Split, edges
 from training.data.pixels import to_floats, to_pixels
+from training.judges import Judges, PlainJudge
 from training.layers import from_pixels, infer, leaky, serve
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, evenly, group_sheet
-from training.losses import binary_cross_entropy, relativistic
 from training.problems import TrainingError
 from training.recipes import About, setting
 from training.step import Step
@@ -101,28 +101,20 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     else:
         inputs, targets = pairs(config, data, data.train)
     side, channels = min(config.crop, data.shape[0]), data.shape[2]
-    draw = generator(side, channels, config)
-    projected = _is_projected(config)
-    seen = _perceptual(side - translation.SHIFT if projected else side, config)
-    judges, judge_loss, draw_loss = _opponents(draw, seen, channels, config)
+    draw, judges = generator(side, channels, config), _judges(side, channels, config)
+    judge_loss, draw_loss = _losses(draw, judges, config)
     plan = run.plan(len(targets), config.batch_size, config.epochs)
-    judging = [variable for judge in judges for variable in judge.variables]
-    trained = [variable for judge in judges for variable in judge.trainable_variables]
-    frozen = [*(seen.variables if seen else []), *(variable for judge in judges for variable in judge.non_trainable_variables)]
     moved = translation.adam(config, plan.steps, average=config.variant == "improved")
-    draw_step = Step(draw_loss, draw.trainable_variables, moved, [*draw.non_trainable_variables, *trained, *frozen])
-    judge_step = Step(judge_loss, trained, translation.adam(config, plan.steps), [*frozen, *draw.variables])
+    draw_step = Step(draw_loss, draw.trainable_variables, moved, [*draw.non_trainable_variables, *judges.trained, *judges.frozen])
+    judge_step = Step(judge_loss, judges.trained, translation.adam(config, plan.steps), judges.frozen)
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         drawn = edges.sketches(targets[indices], random) if config.input == "edges" else inputs[indices]
         both = translation.cropped([drawn, targets[indices]], side, random)
         given, wanted = map(to_floats, translation.turned(both, random) if config.turned == "yes" else both)
-        if projected:
-            corner = random.integers(0, translation.SHIFT + 1, 2).astype(np.int32)
-            scalars = draw_step(given, wanted, corner)
-            return scalars | judge_step(*scalars.pop("maps"))
-        scalars = judge_step(given, wanted) if config.adversarial else {}
-        return scalars | draw_step(given, wanted)
+        scalars = draw_step(given, wanted, judges.corner(random))
+        views = scalars.pop("views")
+        return scalars | (judge_step(*views) if config.adversarial else {})
 
     given_shown, wanted_shown = (evenly(part, 8) for part in pairs(config, data, data.validation))
 
@@ -132,91 +124,36 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
             made = to_pixels(infer(whole, given_shown, to_floats)[0])
         return group_sheet([given_shown, made, wanted_shown], 2)
 
-    run.fit(step, plan, variables=[*draw.variables, *judging, *judge_step.variables, *draw_step.variables], sheet=sheet)
+    run.fit(step, plan, variables=[*draw.variables, *judges.variables, *judge_step.variables, *draw_step.variables], sheet=sheet)
     draw_step.finish()
     return draw
 
 
-def _is_projected(config: Config) -> bool:
-    return config.variant == "improved" and config.judge == "features" and config.adversarial > 0
-
-
-def _perceptual(side: int, config: Config) -> translation.Perceptual | None:
-    if config.variant == "chapter" or not (config.perceptual or _is_projected(config)):
-        return None
-    return translation.Perceptual(side)
-
-
-def _opponents(draw: keras.Model, seen: Any, channels: int, config: Config) -> tuple[list[keras.Model], Any, Any]:
-    """The discriminators, and the losses of both sides. Discriminators of pixels take pairs (batch, h, w, 2 channels) and give logits of
-    patches (batch, h / 8, w / 8).
-
-    Args:
-        seen: the network whose maps are compared, if any are (translation.Perceptual).
-    """
+def _judges(side: int, channels: int, config: Config) -> Judges:
     if config.variant == "chapter":
-        judge = _chapter_discriminator(channels, config.width)
-        return [judge], *_plain_losses(draw, judge, config)
-    if _is_projected(config):
-        projected = translation.Projected(seen.network, config.width, conditional=True)
-        return projected.heads, *_projected_losses(draw, projected, config)
-    judge = translation.patch_discriminator(2 * channels, config.width, 3)
-    return [judge], *_relativistic_losses(draw, judge, seen, config)
+        return PlainJudge(_chapter_discriminator(channels, config.width))
+    return Judges(side, channels, config.width, config.judge, conditional=True, compared=config.perceptual > 0)
 
 
-def _relativistic_losses(draw: keras.Model, judge: keras.Model, perceptual: Any, config: Config) -> tuple[Any, Any]:
-    def scores(given: Any, pictures: Any) -> Any:
-        return judge(ops.concatenate([given, pictures], axis=-1), training=True)
+def _losses(draw: keras.Model, judges: Judges, config: Config) -> tuple[Any, Any]:
+    """Of the discriminators, which step after the generator on the views that its loss gives, and of the generator."""
 
-    def judge_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
-        made = ops.stop_gradient(draw(given, training=True))
-        return translation.judged(lambda x: scores(given, x), wanted, made, config.penalty)
-
-    def draw_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
-        made = draw(given, training=True)
-        difference = ops.mean(ops.abs(made - wanted))
-        value, scalars = config.reconstruction * difference, {"reconstruction": difference}
-        if config.adversarial:
-            scalars["generator"] = relativistic(scores(given, made), scores(given, wanted))
-            value += config.adversarial * scalars["generator"]
-        if perceptual is not None:
-            scalars["perceptual"] = perceptual(made, wanted)
-            value += config.perceptual * scalars["perceptual"]
-        return value, scalars
-
-    return judge_loss, draw_loss
-
-
-def _projected_losses(draw: keras.Model, judge: translation.Projected, config: Config) -> tuple[Any, Any]:
-    def judge_loss(*maps: Any) -> tuple[Any, dict[str, Any]]:
-        number = len(judge.heads)
-        made, wanted, given = (list(maps[start : start + number]) for start in range(0, 3 * number, number))
-        return judge.judged(wanted, made, config.penalty, given)
+    def judge_loss(*views: Any) -> tuple[Any, dict[str, Any]]:
+        made, wanted, given = (list(views[start : start + len(views) // 3]) for start in range(0, len(views), len(views) // 3))
+        return judges.loss(wanted, made, config.penalty, given)
 
     def draw_loss(given: Any, wanted: Any, corner: Any) -> tuple[Any, dict[str, Any]]:
         made = draw(given, training=True)
-        maps = [judge.maps(translation.shifted(pictures, corner)) for pictures in (made, wanted, given)]
-        scalars = {"reconstruction": ops.mean(ops.abs(made - wanted)), "generator": judge.convincing(*maps)}
-        scalars["perceptual"] = ops.mean(backbone.difference(*(seen[1:] for seen in maps[:2])))
-        weights = {"reconstruction": config.reconstruction, "generator": config.adversarial, "perceptual": config.perceptual}
-        return sum(weights[name] * value for name, value in scalars.items()), scalars | {"maps": [one for kind in maps for one in kind]}
-
-    return judge_loss, draw_loss
-
-
-def _plain_losses(draw: keras.Model, judge: keras.Model, config: Config) -> tuple[Any, Any]:
-    def scores(given: Any, pictures: Any) -> Any:
-        return judge(ops.concatenate([given, pictures], axis=-1), training=True)
-
-    def judge_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
-        made = draw(given, training=True)
-        value = (binary_cross_entropy(scores(given, wanted), 1.0) + binary_cross_entropy(scores(given, made), 0.0)) / 2
-        return value, {"discriminator": value}
-
-    def draw_loss(given: Any, wanted: Any) -> tuple[Any, dict[str, Any]]:
-        made = draw(given, training=True)
-        judged, difference = binary_cross_entropy(scores(given, made), 1.0), ops.mean(ops.abs(made - wanted))
-        return config.adversarial * judged + config.reconstruction * difference, {"generator": judged, "reconstruction": difference}
+        views = [judges.views(pictures, corner) for pictures in (made, wanted, given)]
+        scalars = {"reconstruction": ops.mean(ops.abs(made - wanted))}
+        value = config.reconstruction * scalars["reconstruction"]
+        if config.adversarial:
+            scalars["generator"] = judges.convincing(*views)
+            value += config.adversarial * scalars["generator"]
+        if config.variant == "improved" and config.perceptual:
+            scalars["perceptual"] = judges.difference(*views[:2])
+            value += config.perceptual * scalars["perceptual"]
+        return value, scalars | {"views": [view for kind in views for view in kind]}
 
     return judge_loss, draw_loss
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from training import translation, upscaling
+from training import judges, translation, upscaling
 from training.data import Dataset
 from training.layers import convolution, leaky
 from training.loop import Run
@@ -72,7 +72,7 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     side, channels = upscaling.side(data, config.crop), data.shape[2]
     pictures, draw = data.train.images, network(side // upscaling.SCALE, channels, config)
     judge = _discriminator(side, channels, config)
-    perceptual = translation.Perceptual(side, config.backbone) if config.perceptual else None
+    perceptual = judges.Perceptual(side, config.backbone) if config.perceptual else None
     plan = run.plan(len(pictures), config.batch_size, config.epochs)
     first = int(plan.steps * config.pretraining)
     pixel_loss, draw_loss, judge_loss = _losses(draw, judge, perceptual, config)
@@ -102,7 +102,7 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     return draw
 
 
-def _losses(draw: keras.Model, judge: keras.Model, perceptual: translation.Perceptual | None, config: Config) -> tuple[Any, Any, Any]:
+def _losses(draw: keras.Model, judge: keras.Model, perceptual: judges.Perceptual | None, config: Config) -> tuple[Any, Any, Any]:
     improved = config.variant == "improved"
 
     def pixel_loss(small: Any, large: Any) -> tuple[Any, dict[str, Any]]:
@@ -125,7 +125,7 @@ def _losses(draw: keras.Model, judge: keras.Model, perceptual: translation.Perce
     def judge_loss(small: Any, large: Any) -> tuple[Any, dict[str, Any]]:
         made = ops.stop_gradient(draw(small, training=True))
         if improved:
-            return translation.judged(lambda x: judge(x, training=True), large, made, config.penalty)
+            return judges.judged(lambda x: judge(x, training=True), large, made, config.penalty)
         value = (binary_cross_entropy(judge(large, training=True), 1.0) + binary_cross_entropy(judge(made, training=True), 0.0)) / 2
         return value, {"discriminator": value}
 
@@ -135,7 +135,7 @@ def _losses(draw: keras.Model, judge: keras.Model, perceptual: translation.Perce
 def _discriminator(side: int, channels: int, config: Config) -> keras.Model:
     """Pictures (batch, side, side, channels) -> logits of patches; in `chapter` one logit of the whole."""
     if config.variant == "improved":
-        return translation.patch_discriminator(channels, config.judge_width, 3)
+        return judges.patch_discriminator(channels, config.judge_width, 3)
     pictures = keras.Input((side, side, channels), name="pictures")
     x = leaky()(convolution(config.judge_width)(pictures))
     for level in range(4):
