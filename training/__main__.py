@@ -1,4 +1,4 @@
-"""python -m training fit RECIPE · evaluate NAME · calibrate NAME · export RUN · maps NAME… · classifier · cards · list"""
+"""python -m training fit RECIPE · evaluate NAME · calibrate NAME · one-class RECIPE · export RUN · maps NAME… · cards · list …"""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def chosen(options: argparse.Namespace, recipe: Any) -> dict[str, Any]:
     """
     config = dataclasses.asdict(recipe.CHAPTER if options.variant == "chapter" else recipe.Config())
     for field in dataclasses.fields(recipe.Config):
-        if (given := getattr(options, field.name)) is None:
+        if (given := getattr(options, field.name, None)) is None:
             continue
         if field.metadata.get("only") not in (None, options.variant):
             raise TrainingError(f"{_option(field.name)} has no effect with --variant {options.variant}: leave it out.")
@@ -158,6 +158,20 @@ def _calibrate(options: argparse.Namespace) -> int:
 
     folder = options.models / options.name
     print(calibrate(folder, _data_of(folder, options.data), options.false_positives))
+    return 0
+
+
+def _one_class(options: argparse.Namespace) -> int:
+    from training import data, recipes
+    from training.loop import Interrupted
+    from training.one_class import one_class
+
+    config = chosen(options, recipes.find(options.recipe))
+    try:
+        print(one_class(options.recipe, data.load(options.data), config, options.seed, options.overwrite))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
     return 0
 
 
@@ -260,6 +274,9 @@ def parser(given: list[str]) -> argparse.ArgumentParser:
     _add_data(calibrate, None)
     calibrate.set_defaults(run=_calibrate)
 
+    told = "train a detector for each class as the normal one, and measure how well it tells the others from it"
+    _add_one_class(commands.add_parser("one-class", help=told).add_subparsers(dest="recipe", metavar="RECIPE", required=True), given)
+
     maps = commands.add_parser("maps", help="draw the latent space of models with two latent dimensions, into the first one's card")
     maps.add_argument("names", nargs="+", metavar="NAME")
     maps.add_argument("--models", type=Path, default=MODELS, metavar="FOLDER")
@@ -297,10 +314,31 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
             "--checkpoint-seconds", type=_number(float), default=120.0, metavar="N", help="between checkpoints (default: 120)"
         )
         command.add_argument("--smoke", action="store_true", help="a few steps on drawn digits, then export and checks")
-        hints = get_type_hints(recipe.Config)
-        for field in dataclasses.fields(recipe.Config):
-            _add_field(command, field, hints[field.name], getattr(recipe.CHAPTER, field.name))
+        _add_config(command, recipe)
         command.set_defaults(run=_fit)
+
+
+def _add_one_class(one_class: Any, given: list[str]) -> None:
+    """One subcommand a recipe, as in `_add_recipes`."""
+    from training.recipes import NAMES, find
+
+    for name in NAMES:
+        if name not in given:
+            one_class.add_parser(name, add_help=False, help="")
+            continue
+        command = one_class.add_parser(name, help="", description=find(name).__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        _add_data(command)
+        command.add_argument("--seed", type=_seed, default=0, metavar="N", help="decides weights, order and noise (default: 0)")
+        command.add_argument("--overwrite", action="store_true", help="train and measure all again")
+        _add_config(command, find(name), but=("normal",))
+        command.set_defaults(run=_one_class)
+
+
+def _add_config(command: argparse.ArgumentParser, recipe: Any, but: tuple[str, ...] = ()) -> None:
+    hints = get_type_hints(recipe.Config)
+    for field in dataclasses.fields(recipe.Config):
+        if field.name not in but:
+            _add_field(command, field, hints[field.name], getattr(recipe.CHAPTER, field.name))
 
 
 def _option(name: str) -> str:

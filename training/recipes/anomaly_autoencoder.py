@@ -60,7 +60,8 @@ def network(size: int, channels: int, config: Config) -> keras.Model:
     else:
         encode = chapter_encoder(size, channels, config.latent_dimension)
         decode = from_logits(chapter_decoder(size, channels, config.latent_dimension))
-    return keras.Model(encode.input, decode(encode.output), name="autoencoder")
+    given = keras.Input((size, size, channels), name="given")
+    return keras.Model(given, decode(encode(given)), name="autoencoder")
 
 
 def train(config: Config, data: Dataset, run: Run) -> keras.Model:
