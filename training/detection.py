@@ -166,7 +166,8 @@ def smoothed(errors: Any, width: float) -> Any:
 
 
 def described(title: str, data: Dataset, number: int) -> dict[str, Any]:
-    """The manifest's field on what is normal to a detector: a class of the data, or all of it."""
+    """The manifest's fields on what is normal to a detector, a class of the data or all of it, and that pictures are shown to it whole."""
     kind, label = data.title.split(" (")[0], label_of(data, number)
     named = bool(data.classes) and data.classes[label] != GOOD
-    return {"title": f"{title}, {data.classes[label]} of {kind}" if named else f"{title}, {kind.lower()}"}
+    fit = data.fit.model_copy(update={"mode": "stretch"}) if data.fit.mode == "cover" else data.fit
+    return {"title": f"{title}, {data.classes[label]} of {kind}" if named else f"{title}, {kind.lower()}", "fit": fit}

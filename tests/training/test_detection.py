@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from support import ROOT, Server, encoded
 
 from service.contract.manifest import read
-from training import data, detection, metrics
+from training import data, detection, forging, metrics
 from training.__main__ import main
 from training.data import defects, textures
 from training.problems import TrainingError
@@ -143,6 +143,20 @@ def test_defects_change_what_their_masks_say() -> None:
         assert 0.002 < mask.mean() < 0.2
 
 
+def test_forged_parts_differ_where_their_masks_say() -> None:
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (60, 32, 32, 1), np.uint8)
+    made, masks = forging.forged(pictures, random)
+    assert (made.shape, made.dtype, masks.shape) == (pictures.shape, np.uint8, (60, 32, 32))
+    changed = np.abs(made.astype(int) - pictures).max(axis=-1) > forging.CHANGED
+    assert np.array_equal(changed & masks, masks)
+    assert (made == pictures)[~masks & ~changed].mean() > 0.9
+    assert masks.any(axis=(1, 2)).all()
+    untouched, none = forging.forged(pictures, random, 0.0)
+    assert np.array_equal(untouched, pictures)
+    assert not none.any()
+
+
 def test_thresholds_hold_what_they_promise() -> None:
     """Over many draws, the share of further pictures above a threshold is the one asked for, or less."""
     random, above = np.random.default_rng(0), []
@@ -240,6 +254,29 @@ def test_from_a_folder_to_an_endpoint(tmp_path: Path, good: Path, mvtec: Path, s
     assert (again.normal.pictures, again.normal.false_positives, again.metrics) == (120, 0.02, {})
     assert again.digest != first.digest
     assert {name: graph.sha256 for name, graph in again.graphs.items()} == {name: graph.sha256 for name, graph in first.graphs.items()}
+
+
+def test_each_class_is_normal_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, dark in (("dark", 0), ("light", 150)):
+        (tmp_path / "shades" / name).mkdir(parents=True)
+        for index in range(40):
+            levels = np.random.default_rng(index + dark).integers(dark, dark + 100, (16, 16), np.uint8)
+            Image.fromarray(levels).save(tmp_path / "shades" / name / f"{index}.png")
+    arguments = ["one-class", "anomaly-autoencoder", "--data", "folder:shades", "--epochs", "3", "--batch-size", "8", "--width", "8"]
+    assert main(arguments) == 0
+    first, *rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert first[:2] == ["| normal", "AUROC"]
+    assert [row[0] for row in rows[1:]] == ["| dark", "| light", "| mean"]
+    assert all(float(row[1]) == 1.0 for row in rows[1:])
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "one-class").rglob("*.onnx")}
+    assert len(times) == 2
+    assert main(arguments) == 0  # what is there is not made again
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    capsys.readouterr()
+    assert main(["one-class", "vae", "--data", "drawn"]) == 1
+    assert capsys.readouterr().err.strip() == "vae detects no anomalies."
+    assert main(["one-class", "padim", "--data", "maps:nowhere"]) == 1
 
 
 def test_mistakes_with_detectors_end_in_one_line(
