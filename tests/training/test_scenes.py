@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations, pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from training import data
-from training.data import Dataset, Split, Thing, photos, phrases, scenes
+from training.data import Dataset, Split, Thing, captions, coco, photos, phrases, scenes, stamps
 from training.problems import TrainingError
 
 HERE = Path(__file__).parent
@@ -267,3 +269,177 @@ def test_a_fingerprint_covers_captions() -> None:
     dataset = data.load("drawn-scenes")
     changed = dataclasses.replace(dataset.train, captions=(("a lie",), *dataset.train.captions[1:]))
     assert dataclasses.replace(dataset, train=changed).fingerprint != dataset.fingerprint
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A file of twenty captioned pictures."""
+    (tmp_path / "pictures").mkdir()
+    lines = []
+    for index in range(20):
+        Image.new("RGB", (60, 40), (10 * index, 0, 200)).save(tmp_path / "pictures" / f"{index}.png")
+        lines.append(json.dumps({"image": f"pictures/{index}.png", "captions": [f"A picture: number {index}.", "It\u2019s  BLUE!"]}))
+    (tmp_path / "own.jsonl").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    return tmp_path / "own.jsonl"
+
+
+def test_own_pictures_and_captions_are_read(own: Path) -> None:
+    found = data.load(f"captions:{own}")
+    assert sum(map(len, splits(found))) == 20
+    assert all(map(len, splits(found)))
+    assert (found.shape, found.license, found.source) == ((192, 192, 3), "the owner's", f"captions:{own}")
+    for split in splits(found):
+        for picture, name, some in zip(split.images, split.names, split.captions, strict=True):
+            index = int(Path(name).stem)
+            assert some == (f"a picture number {index}", "it's blue")
+            assert tuple(picture[96, 96]) == (10 * index, 0, 200)
+            assert (picture[:32] == captions.FIT.fill).all()  # it is broader than high
+
+
+def test_bad_lines_are_named_and_left_out(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = [
+        "{",
+        "[]",
+        '{"image": 3, "captions": ["a"]}',
+        '{"image": "pictures/0.png", "captions": ["?"]}',
+        '{"image": "x.png", "captions": ["a"]}',
+    ]
+    own.write_text("\n".join([*bad, '{"image": "own.jsonl", "captions": ["a"]}', *own.read_text().splitlines()]))
+    assert sum(map(len, splits(data.load(f"captions:{own}")))) == 20
+    told = capsys.readouterr().err.splitlines()
+    assert [int(line.split(", line ")[1].split()[0]) for line in told] == [1, 2, 3, 4, 5, 6]
+    for line, said in zip(told, ("Expecting", '{"image":', '{"image":', "no captions", "No such file", "not a picture"), strict=True):
+        assert said in line
+    own.write_text("\n".join(own.read_text().splitlines()[:13]))
+    with pytest.raises(TrainingError, match="7 pictures with captions; at least 8"):
+        data.load(f"captions:{own}")
+    with pytest.raises(TrainingError, match=r"none\.jsonl cannot be read \(No such file"):
+        data.load(f"captions:{own.with_name('none.jsonl')}")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """COCO's two folders, with six and eight pictures."""
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    for place, first, number in (("train2014", 0, 6), ("val2014", 6, 8)):
+        (tmp_path / place).mkdir()
+        for index in range(first, first + number):
+            Image.new("RGB", (64, 48), (0, 10 * index, 99)).save(tmp_path / place / f"{index}.jpg", quality=95)
+    return tmp_path
+
+
+def levels(split: Split) -> list[int]:
+    """The numbers of COCO's pictures in a split."""
+    return [round(int(picture[96, 96, 1]) / 10) for picture in split.images]
+
+
+def karpathy(path: Path) -> None:
+    entries: list[dict[str, Any]] = []
+    for index, split in enumerate(("train",) * 6 + ("restval",) * 4 + ("val", "test") * 2):
+        sentences = [{"raw": f"A man; number {index}.", "tokens": []}, {"raw": "Two   dogs", "tokens": []}]
+        place = "train2014" if index < 6 else "val2014"
+        entries.append({"filename": f"{index}.jpg", "filepath": place, "split": split, "sentences": sentences})
+    (path / "dataset_coco.json").write_text(json.dumps({"images": entries}))
+
+
+def official(path: Path) -> None:
+    (path / "annotations").mkdir()
+    for name, numbers in (("train2014", range(6)), ("val2014", range(6, 14))):
+        listed = {"images": [{"id": number, "file_name": f"{number}.jpg"} for number in numbers]}
+        said = [{"image_id": number, "caption": f"A man, number {number}!"} for number in numbers] * 2
+        (path / "annotations" / f"captions_{name}.json").write_text(json.dumps(listed | {"annotations": said}))
+
+
+def test_coco_is_read_in_karpathys_splits(photographs: Path) -> None:
+    karpathy(photographs)
+    found = data.load(f"coco:{photographs}")
+    assert [levels(split) for split in splits(found)] == [[*range(10)], [10, 12], [11, 13]]
+    assert found.validation.captions == tuple((f"a man number {index}", "two dogs") for index in (10, 12))
+    assert isinstance(found.train.images, np.memmap)
+    assert found.fingerprint == data.load(f"coco:{photographs}").fingerprint
+    kept = list((photographs / "cache" / "coco").iterdir())
+    assert [file.suffix for file in kept] == [".npy"]
+    written = kept[0].stat().st_mtime_ns
+    data.load(f"coco:{photographs}")
+    assert kept[0].stat().st_mtime_ns == written
+
+
+def test_coco_is_read_as_it_is_published(photographs: Path) -> None:
+    official(photographs)
+    found = data.load(f"coco:{photographs}")
+    assert [levels(split) for split in splits(found)] == [[*range(6)], [6, 8, 10, 12], [7, 9, 11, 13]]
+    assert found.test.captions[0] == ("a man number 7",) * 2
+
+
+def test_what_is_missing_of_coco_is_named(photographs: Path) -> None:
+    with pytest.raises(TrainingError, match=r"captions_train2014\.json.*unpack train2014\.zip"):
+        data.load(f"coco:{photographs}")
+    (photographs / coco.KARPATHY).write_text('{"images": [{}]}')
+    with pytest.raises(TrainingError, match=r"sentences.*unpack train2014\.zip"):
+        data.load(f"coco:{photographs}")
+    karpathy(photographs)
+    (photographs / "val2014" / "13.jpg").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"13\.jpg cannot be read \(the picture is empty\)"):
+        data.load(f"coco:{photographs}")
+    (photographs / "val2014" / "13.jpg").unlink()
+    with pytest.raises(TrainingError, match=r"13\.jpg cannot be read \(No such file"):
+        data.load(f"coco:{photographs}")
+
+
+@pytest.fixture
+def folder_of_stamps(tmp_path: Path) -> Path:
+    """Forty stamps, two of them twins, and what has to be left out."""
+    texts = {f"food/{index}": f"A {'very ' * index}big apple." for index in range(40)}
+    texts |= {"animals/birds/owl": "An owl.", "symbols/a": "A letter.", "food/eat": "Eat your bread!", "animals/insects/bee": "A bee."}
+    for index, (name, text) in enumerate(texts.items()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.txt").write_text(f"{text}\nde.utf8=Ein Ding.\n", encoding="utf-8")
+        Image.new("RGBA", (30, 50), (index, 0, 0, 255)).save(tmp_path / f"{name}.png")
+    for name in ("food/7_mirror.png", "animals/birds/owl_mirror.png", "food/no-text.png"):
+        Image.new("RGBA", (30, 50), (90, 0, 0, 255)).save(tmp_path / name)
+    (tmp_path / "animals" / "insects" / "bee.svg").write_text("<svg/>")
+    return tmp_path
+
+
+def test_stamps_are_read_and_twins_stay_together(folder_of_stamps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = data.load(f"stamps:{folder_of_stamps}")
+    names = [name for split in splits(found) for name in split.names]
+    assert sorted(names) == sorted(["food/7_mirror.png", *(f"food/{index}.png" for index in range(40))])
+    assert sum("food/7.png" in split.names for split in splits(found)) == 1
+    assert all(("food/7.png" in split.names) == ("food/7_mirror.png" in split.names) for split in splits(found))
+    assert len(found.train) > len(found.test) > 0 < len(found.validation)
+    assert (found.train.images[:, 96, 0] == 255).all()  # on white
+    assert "1 stamps are left out, for their texts name nothing, such as: Eat your bread!" in capsys.readouterr().err
+    for split in splits(found):
+        for name, some in zip(split.names, split.captions, strict=True):
+            assert some == (f"a {'very ' * int(Path(name).stem.removesuffix('_mirror'))}big apple",)
+
+
+def test_reserved_stamps_are_left_out_everywhere() -> None:
+    assert len(stamps.reserved()) == 60
+    assert {"animals/birds/owl", "seasonal/candle"} <= stamps.reserved()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A peacock (a male peafowl).", "a peacock"),
+        ("Circus tent.", "a circus tent"),
+        ("Confetti.", "some confetti"),
+        ("A candy cane is a traditional Christmas treat in the United States.", "a candy cane"),
+        ("The caboose—a carriage for the guard.", "the caboose"),
+        ("A “Fuji” apple.", "a fuji apple"),
+        ("A Jack-o\u2019-lantern.", "a jack-o'-lantern"),
+        ("A ripe, red tomato!", "a ripe red tomato"),
+        ("An hippopotamus.", "a hippopotamus"),
+        ("Boom!!!", None),
+        ("", None),
+    ],
+)
+def test_what_a_stamp_is_called(text: str, name: str | None) -> None:
+    assert stamps.named(text) == name
+
+
+def test_a_folder_without_stamps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"0 stamps with a name; at least 8 .*apt install tuxpaint-stamps-default"):
+        data.load(f"stamps:{tmp_path}")

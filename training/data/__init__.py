@@ -33,6 +33,9 @@ SOURCES = {
     "solar": "solar cells from the package elpv-dataset, good and defective (non-commercial); solar:PATH reads them from there",
     "scenes": "captioned scenes of one to three objects, composed of emoji from an npm package and the photographs of photos; scenes:PATH "
     "names the folder of the emoji's node_modules",
+    "stamps": "captioned stamps from Debian's package tuxpaint-stamps-default; stamps:PATH reads them from there",
+    "coco": "coco:PATH reads COCO's captions of 2014, in Karpathy's splits where dataset_coco.json is there",
+    "captions": "captions:FILE.jsonl reads your own pictures and captions, one JSON object a line: image, captions",
     "drawn": "a few hundred digits drawn from a font, for trying things out and for --smoke",
     "drawn-pairs": "a hundred pairs of outlined and filled digits, for the same",
     "drawn-parts": "discs, some of them with a scratch, for the same",
@@ -131,7 +134,7 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
     Raises:
         TrainingError: no such source, or its data is not there.
     """
-    from training.data import drawn, emoji, fashion, folder, maps, mnist, parts, photos, scenes, solar, textures
+    from training.data import captions, coco, drawn, emoji, fashion, folder, maps, mnist, parts, photos, scenes, solar, stamps, textures
 
     name, _, path = source.partition(":")
     if name == "mnist":
@@ -154,6 +157,12 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
         return solar.load(Path(path) if path else None)
     if name == "scenes":
         return scenes.load(Path(path) if path else None)
+    if name == "stamps":
+        return stamps.load(Path(path) if path else None)
+    if name == "coco" and path:
+        return coco.load(Path(path))
+    if name == "captions" and path:
+        return captions.load(Path(path))
     if name == "pairs" and path:
         return folder.pairs(Path(path), image_size, channels)
     if name == "drawn":
