@@ -7,6 +7,7 @@ figures (`test`) and for choices (`validation`) is decided here, not in a recipe
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +31,32 @@ SOURCES = {
     "parts": "parts:PATH, or folder:PATH for a detector of anomalies, reads good parts; where there is a folder `good`, those in it and "
     "bad ones beside it; or MVTec AD's layout",
     "solar": "solar cells from the package elpv-dataset, good and defective (non-commercial); solar:PATH reads them from there",
+    "scenes": "captioned scenes of one to three objects, composed of emoji from an npm package and the photographs of photos; scenes:PATH "
+    "names the folder of the emoji's node_modules",
+    "stamps": "captioned stamps from Debian's package tuxpaint-stamps-default; stamps:PATH reads them from there",
+    "coco": "coco:PATH reads COCO's captions of 2014, in Karpathy's splits where dataset_coco.json is there",
+    "captions": "captions:FILE.jsonl reads your own pictures and captions, one JSON object a line: image, captions",
     "drawn": "a few hundred digits drawn from a font, for trying things out and for --smoke",
     "drawn-pairs": "a hundred pairs of outlined and filled digits, for the same",
     "drawn-parts": "discs, some of them with a scratch, for the same",
+    "drawn-scenes": "captioned scenes of discs and squares, for the same",
 }
 
 
 GOOD = "good"
 """The class of good parts, in sources that have bad ones too."""
+
+
+Box = tuple[int, int, int, int]
+"""x and y of the upper left corner, width and height, in pixels."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What is seen in a picture, and where: the box just holds it."""
+
+    label: str
+    box: Box
 
 
 @dataclass(frozen=True)
@@ -47,12 +66,16 @@ class Split:
     Attributes:
         masks: where pictures have defects, bool (n, height, width), if that is known.
         names: of the files that they were read from, if there are such.
+        captions: of each picture, one or several sentences, lower case, without a full stop; where pictures have captions.
+        objects: in each picture, if that is known.
     """
 
     images: np.ndarray
     labels: np.ndarray
     masks: np.ndarray | None = None
     names: tuple[str, ...] = ()
+    captions: tuple[tuple[str, ...], ...] = ()
+    objects: tuple[tuple[Thing, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,6 +120,8 @@ class Dataset:
             digest.update(str(split.images.shape).encode())
             digest.update(np.ascontiguousarray(split.images).data)
             digest.update(np.ascontiguousarray(split.labels).data)
+            if split.captions:
+                digest.update(json.dumps(split.captions).encode())
         return digest.hexdigest()[:16]
 
 
@@ -109,7 +134,7 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
     Raises:
         TrainingError: no such source, or its data is not there.
     """
-    from training.data import drawn, emoji, fashion, folder, maps, mnist, parts, photos, solar, textures
+    from training.data import captions, coco, drawn, emoji, fashion, folder, maps, mnist, parts, photos, scenes, solar, stamps, textures
 
     name, _, path = source.partition(":")
     if name == "mnist":
@@ -130,6 +155,14 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
         return parts.load(Path(path), image_size, channels)
     if name == "solar":
         return solar.load(Path(path) if path else None)
+    if name == "scenes":
+        return scenes.load(Path(path) if path else None)
+    if name == "stamps":
+        return stamps.load(Path(path) if path else None)
+    if name == "coco" and path:
+        return coco.load(Path(path))
+    if name == "captions" and path:
+        return captions.load(Path(path))
     if name == "pairs" and path:
         return folder.pairs(Path(path), image_size, channels)
     if name == "drawn":
@@ -138,4 +171,6 @@ def load(source: str, image_size: int = 64, channels: int = 3) -> Dataset:
         return drawn.pairs()
     if name == "drawn-parts":
         return drawn.parts()
+    if name == "drawn-scenes":
+        return drawn.scenes()
     raise TrainingError(f"--data {source}: there is no such source. Sources: {', '.join(SOURCES)} (folder:PATH).")

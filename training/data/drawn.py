@@ -6,10 +6,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from service.contract.manifest import Fit
-from training.data import Dataset, Split
+from training.data import Dataset, Split, Thing, phrases
+from training.data.scenes import placed
 
 PAIR_SIDE = 32
 PART_SIDE = 64
+SCENE_SIDE = 64
+GROUNDS = {"white": "white", "black": "black", "grey": "#808080"}
 
 
 def load(number: int = 320) -> Dataset:
@@ -79,6 +82,43 @@ def parts(number: int = 160) -> Dataset:
         origin="drawn with Pillow",
         classes=("good", "scratched"),
     )
+
+
+def scenes(number: int = 320) -> Dataset:
+    """Scenes of one to three coloured discs and squares, 64x64, with captions. The same every time."""
+    random = np.random.default_rng(0)
+    pictures, captions, objects = zip(*(_scene(random) for _ in range(number)), strict=True)
+    train, validation, test = (
+        Split(np.stack(pictures[cut]), np.zeros(cut.stop - cut.start, np.int32), captions=captions[cut], objects=objects[cut])
+        for cut in _cuts(number)
+    )
+    return Dataset(
+        name="drawn-scenes",
+        source="drawn-scenes",
+        train=train,
+        validation=validation,
+        test=test,
+        fit=Fit(height=SCENE_SIDE, width=SCENE_SIDE, channels=3, fill=255),
+        title=f"Drawn discs and squares ({len(train)})",
+        license="CC0-1.0",
+        origin="drawn with Pillow",
+    )
+
+
+def _scene(random: np.random.Generator) -> tuple[np.ndarray, tuple[str, ...], tuple[Thing, ...]]:
+    labels = random.choice(list(phrases.SHAPES), random.integers(1, 4)).tolist()
+    boxes = None
+    while boxes is None:
+        boxes = placed([(side, side) for side in random.integers(14, 25, len(labels)).tolist()], SCENE_SIDE, random)
+    ground = str(random.choice(list(GROUNDS)))
+    canvas = Image.new("RGB", (SCENE_SIDE, SCENE_SIDE), GROUNDS[ground])
+    draw = ImageDraw.Draw(canvas)
+    for label, (x, y, width, height) in zip(labels, boxes, strict=True):
+        colour, shape = phrases.SHAPES[label]
+        paint = draw.ellipse if shape == "disc" else draw.rectangle
+        paint([x, y, x + width - 1, y + height - 1], fill=colour)
+    things = tuple(Thing(label, box) for label, box in zip(labels, boxes, strict=True))
+    return np.asarray(canvas), phrases.captions(things, f"a {ground} background", SCENE_SIDE, random), things
 
 
 def _disc(random: np.random.Generator) -> np.ndarray:

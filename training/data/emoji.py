@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from service.contract import images
 from service.contract.manifest import Fit
@@ -40,8 +41,7 @@ def load(name: str, path: Path | None = None) -> Dataset:
     Raises:
         TrainingError: the packages are not there, or not what they should be.
     """
-    folder = path if path is not None else cache() / "emoji"
-    packages = {designer: folder / "node_modules" / f"emoji-datasource-{designer}" for designer in DESIGNERS}
+    packages = {designer: package(designer, path) for designer in DESIGNERS}
     found: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for emoji in _emoji(packages["google"] / "emoji.json", name):
         split = _split(emoji["unified"])
@@ -62,6 +62,27 @@ def load(name: str, path: Path | None = None) -> Dataset:
         classes=DESIGNERS,
         paired=True,
     )
+
+
+def package(designer: str, path: Path | None) -> Path:
+    """Where a designer's npm package lies: in the folder given, or in the cache."""
+    return (path if path is not None else cache() / "emoji") / "node_modules" / f"emoji-datasource-{designer}"
+
+
+def picture(package: Path, designer: str, file: str, instead: str) -> Image.Image:
+    """One emoji, RGBA.
+
+    Args:
+        instead: what to do where it is not there, for the message.
+
+    Raises:
+        TrainingError: it is not there, or no picture.
+    """
+    path = package / "img" / designer / str(SIDE) / file
+    try:
+        return images.decode(path.read_bytes())
+    except (OSError, images.UnreadableImage) as error:
+        raise TrainingError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): {instead}.") from error
 
 
 def _emoji(listing: Path, name: str) -> Iterator[dict[str, Any]]:
@@ -91,14 +112,6 @@ def _split(code: str) -> str:
 
 
 def _read(packages: dict[str, Path], files: list[str], fit: Fit, name: str) -> Split:
-    pictures = []
-    for designer, package in packages.items():
-        for file in files:
-            path = package / "img" / designer / str(SIDE) / file
-            try:
-                pictures.append(images.fit(images.decode(path.read_bytes()), fit))
-            except (OSError, images.UnreadableImage) as error:
-                raise TrainingError(
-                    f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): {INSTEAD.format(name=name)}."
-                ) from error
+    instead = INSTEAD.format(name=name)
+    pictures = [images.fit(picture(package, designer, file, instead), fit) for designer, package in packages.items() for file in files]
     return Split(np.stack(pictures), np.repeat(np.arange(len(packages), dtype=np.int32), len(files)))

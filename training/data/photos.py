@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +43,9 @@ HELD_OUT = {
     "validation": ("aitzgorri_by_Aitzol_Berasategi", "TwoWings", "ColdRipple"),
     "test": ("life_by_Aitzol_Berasategi", "Picture_0B_by_freespace", "RainDrops", "ColorfulCups", "FallenLeaf"),
 }
-INSTEAD = (
-    "apt install lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds plasma-workspace-wallpapers, or give "
-    "--data photos:FOLDER with photographs of your own"
-)
+LICENSES = "CC0, CC BY 4.0, CC BY-SA 4.0, GPL-2+"
+INSTALL = "apt install lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds plasma-workspace-wallpapers"
+INSTEAD = f"{INSTALL}, or give --data photos:FOLDER with photographs of your own"
 
 
 def load(path: Path | None = None) -> Dataset:
@@ -58,7 +57,7 @@ def load(path: Path | None = None) -> Dataset:
     Raises:
         TrainingError: a package is missing; a folder without enough photographs of at least 384 x 384 pixels.
     """
-    found = _packages() if path is None else _folder(path)
+    found = packages(INSTEAD) if path is None else _folder(path)
     names: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     squares: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
     for name, split, pixels in found:
@@ -76,20 +75,28 @@ def load(path: Path | None = None) -> Dataset:
         fit=Fit(height=SIDE, width=SIDE, channels=3, mode="cover"),
         title=f"Photographs ({len(splits['train']):,} squares of {len(names['train'])}; {len(names['validation'])} others for choices, "
         f"{len(names['test'])} for figures)",
-        license="CC0, CC BY 4.0, CC BY-SA 4.0, GPL-2+" if path is None else "the owner's",
-        origin=_origin(names) if path is None else "a folder of photographs",
+        license=LICENSES if path is None else "the owner's",
+        origin=origin(names["train"]) if path is None else "a folder of photographs",
     )
 
 
-def _origin(names: dict[str, list[str]]) -> str:
+def origin(names: Iterable[str]) -> str:
+    """Where photographs of the packages are from, with their names."""
     return (
         "backgrounds of Lomiri, MATE and Plasma as Debian packages them (lomiri-wallpapers-16.04, lomiri-wallpapers-20.04, "
-        f"mate-backgrounds, plasma-workspace-wallpapers): {', '.join(sorted(names['train'])).replace('_', ' ')}"
+        f"mate-backgrounds, plasma-workspace-wallpapers): {', '.join(sorted(names)).replace('_', ' ')}"
     )
 
 
-def _packages() -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, split and pixels (height, width, 3) of each photograph."""
+def packages(instead: str) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Name, split and pixels (height, width, 3) of each photograph of the packages.
+
+    Args:
+        instead: what to do where one is not there, for the message.
+
+    Raises:
+        TrainingError: one is not there.
+    """
     files = {
         **{name: BACKGROUNDS / f"{name}.jpg" for name in LOMIRI},
         **{name: BACKGROUNDS / "mate" / "nature" / f"{name}.jpg" for name in MATE},
@@ -100,7 +107,7 @@ def _packages() -> Iterator[tuple[str, str, np.ndarray]]:
         try:
             picture = images.decode(file.read_bytes())
         except (OSError, images.UnreadableImage) as error:
-            raise TrainingError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}): {INSTEAD}.") from error
+            raise TrainingError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}): {instead}.") from error
         if name in LOMIRI:
             picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
         yield name, split, images.whole(picture, 3)
