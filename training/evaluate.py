@@ -20,6 +20,7 @@ from PIL import Image
 
 from service.contract.manifest import Manifest, Metric, read, write
 from training import card, metrics
+from training.captioning import ATTENTION, measure_caption
 from training.data import Dataset
 from training.detecting import HEATMAPS, SCORES, measure_anomaly
 from training.generation import MEASURED, Figures, flat, measure_digits, measure_generate
@@ -93,7 +94,7 @@ def _kept_details(manifest: Manifest, path: Path) -> dict[str, Any]:
 
 
 NEIGHBOURS, SHOWN_IN_COLUMN = "neighbours.png", 8
-DRAWN = (*MEASURED, NEIGHBOURS, SHEET, MATCHING, UPSCALED, INPAINTED, HEATMAPS, SCORES)
+DRAWN = (*MEASURED, NEIGHBOURS, SHEET, MATCHING, UPSCALED, INPAINTED, HEATMAPS, SCORES, ATTENTION)
 """Pictures that measuring makes."""
 
 
@@ -112,6 +113,7 @@ async def _measure(
         "upscale": measure_upscale,
         "inpaint": measure_inpaint,
         "anomaly": measure_anomaly,
+        "caption": measure_caption,
     }
     async with served(folder, url) as model:
         for task, measure in measures.items():

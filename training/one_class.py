@@ -34,7 +34,7 @@ def one_class(recipe: str, data: Dataset, config: dict[str, object], seed: int, 
         raise TrainingError(f"{recipe} detects no anomalies.")
     if len(data.classes) < 2:
         raise TrainingError(f"--data {data.source} has no classes, of which one after the other could be normal.")
-    rows = []
+    rows = list[tuple[str, list[float]]]()
     for label, name in enumerate(data.classes):
         folder, out = FOLDER / f"{recipe}-{label}", FOLDER / "models" / f"{recipe}-{label}"
         job = Job(recipe, data.source, data.shape[0], data.shape[2], {**config, "normal": label}, seed)
@@ -45,8 +45,8 @@ def one_class(recipe: str, data: Dataset, config: dict[str, object], seed: int, 
         if "anomaly_auroc" not in manifest.metrics:
             command = shlex.join(["python", "-m", "training", "evaluate", out.name, "--models", str(out.parent)])
             manifest = evaluate(out, data, command)
-        metric = manifest.metrics["anomaly_auroc"]
-        rows.append((name, metric.value, metric.reference, manifest.metrics["flagged_normals"].value))
+        auroc, flagged = (manifest.metrics[figure] for figure in ("anomaly_auroc", "flagged_normals"))
+        rows.append((name, [auroc.value, auroc.reference or 0.0, flagged.value]))
     return _table(rows)
 
 
@@ -62,7 +62,7 @@ def _kept(folder: Path, job: Job) -> Manifest | None:
     return manifest if same and training.data.source == job.source else None
 
 
-def _table(rows: list[tuple[str, float, float | None, float]]) -> str:
+def _table(rows: list[tuple[str, list[float]]]) -> str:
     lines = ["| normal | AUROC | of principal components | normal ones flagged |", "|---|---|---|---|"]
-    rows = [*rows, ("mean", *(float(np.mean([row[column] for row in rows])) for column in (1, 2, 3)))]
-    return "\n".join([*lines, *(f"| {name} | {' | '.join(card.figure(value) for value in values)} |" for name, *values in rows)])
+    mean = np.mean([values for _, values in rows], axis=0).tolist()
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(map(card.figure, values))} |" for name, values in [*rows, ("mean", mean)])])

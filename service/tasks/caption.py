@@ -46,7 +46,7 @@ class CaptionRequest(bodies.Body):
         float, Field(gt=0, le=5, allow_inf_nan=False, description="what log-probabilities are divided by before a word is drawn")
     ] = 1.0
     seed: Annotated[bodies.Seed | None, Field(description="decides the words; drawn and reported in X-Seed when absent")] = None
-    max_words: Annotated[int, Field(ge=1, le=50, description="after so many words the sentence breaks off")] = 20
+    max_words: Annotated[int, Field(ge=1, le=50, description="after so many words, commas counted, the sentence breaks off")] = 30
     attention: Annotated[bool, Field(description="tell where the model looked for each word")] = False
 
     @model_validator(mode="after")
@@ -211,15 +211,18 @@ def _answer(found: list[Sentence], model: Model, attention: bool) -> CaptionAnsw
     def said(sentence: Sentence) -> list[str]:
         return [vocabulary[word] for word in sentence.words if word != END]
 
+    def told(sentence: Sentence) -> str:
+        return " ".join(said(sentence)).replace(" ,", ",")
+
     words = zip(said(best), best.log_probabilities, best.attention, strict=False)
     return CaptionAnswer(
-        caption=" ".join(said(best)),
+        caption=told(best),
         log_probability=best.total,
         mean_log_probability=best.total / len(best.words),
         words=[
             Word(word=word, log_probability=value, attention=np.round(map_.astype(float), DECIMALS).tolist() if attention else None)
             for word, value, map_ in words
         ],
-        alternatives=[Alternative(caption=" ".join(said(other)), log_probability=other.total) for other in found[1:]],
+        alternatives=[Alternative(caption=told(other), log_probability=other.total) for other in found[1:]],
         model=model.name,
     )

@@ -123,10 +123,17 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, inside: Inside, r
         assert list((runs / "tensorboard").iterdir())
     server = start(ATELIER_MODELS=str(folder.parent))
     assert server.until_loaded().status_code == 200
-    task = next(task for task in ("digits", "generate", "translate", "swap", "upscale", "inpaint", "anomaly") if task in manifest.tasks)
+    task = next(
+        task for task in ("digits", "generate", "translate", "swap", "upscale", "inpaint", "anomaly", "caption") if task in manifest.tasks
+    )
     if task == "anomaly":
         answer = server.client.post("/v1/anomaly", files={"image": encoded(Image.new("L", (50, 40)))})
         assert np.isfinite(answer.json()["score"])
+        return
+    if task == "caption":
+        answer = server.client.post("/v1/caption", files={"image": encoded(Image.new("RGB", (50, 40), "red"))}, data={"attention": "true"})
+        assert all(np.isclose(np.sum(word["attention"]), 1, atol=1e-3) for word in answer.json()["words"])
+        assert answer.json()["caption"]
         return
     if task in ("translate", "swap", "upscale", "inpaint"):
         fields = {"identity": manifest.classes[1]} if task == "swap" else {}

@@ -263,7 +263,7 @@ def test_each_class_is_normal_in_turn(tmp_path: Path, monkeypatch: pytest.Monkey
         for index in range(40):
             levels = np.random.default_rng(index + dark).integers(dark, dark + 100, (16, 16), np.uint8)
             Image.fromarray(levels).save(tmp_path / "shades" / name / f"{index}.png")
-    arguments = ["one-class", "anomaly-autoencoder", "--data", "folder:shades", "--epochs", "3", "--batch-size", "8", "--width", "8"]
+    arguments = ["one-class", "anomaly-autoencoder", "--data", "folder:shades", "--epochs", "20", "--batch-size", "8", "--width", "8"]
     assert main(arguments) == 0
     first, *rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert first[:2] == ["| normal", "AUROC"]

@@ -18,8 +18,8 @@ from training.data import Dataset, Split, folder
 from training.problems import TrainingError
 
 SIDE = 192
-FIT = Fit(height=SIDE, width=SIDE, channels=3, fill=127)
-"""What is filled is grey, which networks see as nothing."""
+FIT = Fit(height=SIDE, width=SIDE, channels=3, mode="stretch")
+"""So that what looks at a grid of such a picture looks at all of it."""
 
 
 def cleaned(sentence: str) -> str:

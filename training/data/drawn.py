@@ -98,7 +98,7 @@ def scenes(number: int = 320) -> Dataset:
         train=train,
         validation=validation,
         test=test,
-        fit=Fit(height=SCENE_SIDE, width=SCENE_SIDE, channels=3, fill=255),
+        fit=Fit(height=SCENE_SIDE, width=SCENE_SIDE, channels=3, mode="stretch"),
         title=f"Drawn discs and squares ({len(train)})",
         license="CC0-1.0",
         origin="drawn with Pillow",

@@ -85,7 +85,7 @@ def load(path: Path | None = None) -> Dataset:
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        fit=Fit(height=SIDE, width=SIDE, channels=3, fill=255),
+        fit=Fit(height=SIDE, width=SIDE, channels=3, mode="stretch"),
         title=f"Scenes ({NUMBERS['train']:,} of {len(things)} objects; {NUMBERS['validation']:,} for choices and {NUMBERS['test']:,} for "
         "figures have pairs of objects, and backgrounds, that training has not)",
         license=f"Apache-2.0 (emoji), {photos.LICENSES} (backgrounds)",

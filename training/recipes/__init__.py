@@ -22,6 +22,7 @@ NAMES = (
     "gan",
     "padim",
     "pix2pix",
+    "show-attend-tell",
     "skip-ganomaly",
     "srgan",
     "srresnet",
