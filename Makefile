@@ -6,13 +6,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test schema bench pressure large lint format lock clean
+.PHONY: serve test test-browser schema bench pressure large lint format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
 
 test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.data $(VENV)/.telemetry $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Every tab of the page in Chromium (apt install chromium), with screenshots in build/screenshots; three with ARGS="-m few".
+test-browser: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev $(VENV)/.browser
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 # The OpenAPI document against a running server, a minute or two: ATELIER_ADMIN_KEYS=admin make serve, and beside it make schema
 schema: $(VENV)/.dev
@@ -58,9 +62,9 @@ $(VENV)/.%: requirements/%.txt | $(BIN)/python
 # The pins agree with one another: each extra is compiled under the constraints of all of them together. They begin with those that are there.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate pyproject.toml
 lock: $(VENV)/.dev
-	for extra in cpu training jax data telemetry dev; do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt
-	$(COMPILE) $(UPGRADE) --extra cpu --extra training --extra jax --extra data --extra telemetry --extra dev -o $(VENV)/all.txt
-	for extra in cpu training jax data telemetry dev gpu; do \
+	for extra in cpu training jax data telemetry browser dev; do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt
+	$(COMPILE) $(UPGRADE) --extra cpu --extra training --extra jax --extra data --extra telemetry --extra browser --extra dev -o $(VENV)/all.txt
+	for extra in cpu training jax data telemetry browser dev gpu; do \
 		if [ $$extra = gpu ]; then grep -v '^onnxruntime=' $(VENV)/all.txt > $(VENV)/constraints.txt; \
 		else cp $(VENV)/all.txt $(VENV)/constraints.txt; fi; \
 		$(COMPILE) --generate-hashes --extra $$extra --constraints $(VENV)/constraints.txt -o requirements/$$extra.txt; \

@@ -23,6 +23,7 @@ from service.engine.session import usable_cores
 from service.engine.store import Store
 from service.engine.workers import Workers
 from service.metrics import Metrics
+from service.page import Page
 from service.problems import Problem, ProblemError
 from service.protocol import v2
 from service.protocol.tensors import HEADER_LENGTH, InferenceRequest
@@ -56,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    metrics, working = Metrics(), dict[str, Call]()
+    metrics, working, page = Metrics(), dict[str, Call](), Page()
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.working = working
@@ -67,6 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.router.routes.extend(task.router.routes)  # themselves: a router that is included is looked through at each request
     app.include_router(operations.router)
     app.include_router(v2.router)
+    app.add_route("/", page.home, include_in_schema=False)
+    app.mount("/playground", page)
     app.add_exception_handler(ProblemError, problems.handle_problem)
     app.add_exception_handler(HTTPException, problems.handle_http)
     app.add_exception_handler(RequestValidationError, problems.handle_validation)

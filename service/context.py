@@ -29,7 +29,7 @@ GONE = 499
 """The status, in the log and the metrics, of a request whose caller did not wait for the answer."""
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_QUIET = ("/health/", "/metrics", "/v2/health/")
+_QUIET = ("/health/", "/metrics", "/playground/", "/v2/health/")
 
 
 class RequestContext:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from service import problems
 from service.call import Call
@@ -58,11 +58,6 @@ class CatalogueEntry(BaseModel):
 
 class Catalogue(BaseModel):
     models: list[CatalogueEntry]
-
-
-@router.get("/", include_in_schema=False)
-async def home() -> Response:
-    return RedirectResponse("/docs")
 
 
 @router.head("/health/live", include_in_schema=False)

@@ -1,0 +1,77 @@
+/** The example pictures: their files, what they show, and which models they are for, if not for any. */
+
+const DIGITS = ["vae", "vae-map", "autoencoder"];
+const CLOTHES = ["vae-fashion"];
+
+const digits = [
+  { file: "digit-2.png", says: "a written 2" },
+  { file: "digit-3.png", says: "a written 3" },
+  { file: "digit-3-again.png", says: "another 3" },
+  { file: "digit-5.png", says: "a written 5" },
+  { file: "digit-8.png", says: "a written 8" },
+].map((example) => ({ ...example, tiny: true, models: DIGITS }));
+
+const clothes = [
+  { file: "shoe.png", says: "a shoe" },
+  { file: "bag.png", says: "a bag" },
+  { file: "dress.png", says: "a dress" },
+  { file: "trousers.png", says: "trousers" },
+  { file: "pullover.png", says: "a pullover" },
+].map((example) => ({ ...example, tiny: true, models: CLOTHES }));
+
+const photographs = [
+  { file: "stream.jpg", says: "a stream between rocks" },
+  { file: "meadow.jpg", says: "a meadow before mountains" },
+  { file: "fig.jpg", says: "a fig in a red bowl" },
+  { file: "drum.jpg", says: "a drum on a cushion" },
+  { file: "dandelion.jpg", says: "dandelions in the evening" },
+];
+
+export const EXAMPLES = {
+  reconstruct: [...digits, ...clothes],
+  translate: [
+    { file: "relief-south-china-sea.jpg", says: "relief of the South China Sea", models: ["pix2pix-relief-to-satellite"] },
+    { file: "relief-east-asia.jpg", says: "relief of Indochina and South China", models: ["pix2pix-relief-to-satellite"] },
+    { file: "relief-rocky-mountains.jpg", says: "relief of the Rocky Mountains", models: ["pix2pix-relief-to-satellite"] },
+  ],
+  upscale: [
+    { file: "fig-small.png", says: "a fig, 132 x 88" },
+    { file: "meadow-small.png", says: "a tree before mountains, 132 x 88" },
+    { file: "drum-small.png", says: "a drum, 132 x 88" },
+  ],
+  inpaint: photographs,
+  anomaly: [
+    { file: "brick-good.png", says: "bricks, as they should be", models: ["padim-brick"] },
+    { file: "brick-crumbled.png", says: "bricks, crumbled in one place", models: ["padim-brick"] },
+    { file: "brick-scratched.png", says: "bricks with a scratch", models: ["padim-brick"] },
+    { file: "brick-smeared.png", says: "bricks with blurred mortar", models: ["padim-brick"] },
+    { file: "grass-good.png", says: "grass, as it should be", models: ["padim-grass"] },
+    { file: "grass-intruder.png", says: "grass with a striped thing in it", models: ["padim-grass"] },
+    { file: "gravel-good.png", says: "gravel, as it should be", models: ["padim-gravel"] },
+    { file: "gravel-stained.png", says: "gravel with a white stain", models: ["padim-gravel"] },
+  ],
+  caption: [
+    { file: "scene-cat-hamburger.jpg", says: "a cat and a hamburger" },
+    { file: "scene-owl-books.jpg", says: "an owl above books" },
+    { file: "scene-bicycle.jpg", says: "a bicycle before a photographed meadow" },
+    { file: "scene-umbrellas.jpg", says: "two umbrellas" },
+  ],
+  swap: [
+    { file: "face-grin-google.png", says: "a grinning face as Google draws it" },
+    { file: "face-sunglasses-google.png", says: "a face with sunglasses as Google draws it" },
+    { file: "face-wink-twitter.png", says: "a winking face as Twitter draws it" },
+    { file: "face-party-twitter.png", says: "a partying face as Twitter draws it" },
+  ].map((example) => ({ ...example, tiny: true })),
+  embed: [...digits, ...clothes, ...photographs],
+};
+
+/** Has a model field choose the model that an example is for. */
+export function suit(field, example) {
+  if (example?.models && !example.models.includes(field.value)) field.choose(example.models.find((name) => field.offers(name)));
+}
+
+/** The examples of a task that a model of these can do something with. */
+export function examplesFor(task, models) {
+  const names = models.map(({ name }) => name);
+  return EXAMPLES[task].filter((example) => !example.models || example.models.some((name) => names.includes(name)));
+}
