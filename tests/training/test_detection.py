@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -191,32 +188,32 @@ def test_figures_of_detection() -> None:
     assert metrics.region_overlap(half * np.uint8(200), masks) == pytest.approx(0.5 + 0.5 * 0.15, abs=0.01)
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "training", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+def test_from_a_folder_to_an_endpoint(
+    tmp_path: Path,
+    good: Path,
+    mvtec: Path,
+    start: type[Server],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
 
+    def run(*arguments: str) -> tuple[str, str]:
+        capsys.readouterr()
+        code = main(list(arguments))
+        told = capsys.readouterr()
+        assert code == 0, told.err
+        return told.out, told.err
 
-def test_from_a_folder_to_an_endpoint(tmp_path: Path, good: Path, mvtec: Path, start: type[Server]) -> None:
     for index in range(20, 40):
         plate(index).save(good / f"{index:02}.png")
     plate(3, scratched=True).save(good / "slipped-in.png")
-    fit = run(tmp_path, "fit", "padim", "--data", f"folder:{good}", "--image-size", "64", "--size", "64", "--out", "models/plates")
-    assert fit.returncode == 0, fit.stderr
-    assert "slipped-in.png looks unlike the other good ones" in fit.stderr
-    assert "at most are taken for anomalous. To promise 1.00%, 99 are needed" in fit.stderr
+    fit = ("fit", "padim", "--data", f"folder:{good}", "--image-size", "64", "--size", "64", "--out", "models/plates")
+    _, told = run(*fit)
+    assert "slipped-in.png looks unlike the other good ones" in told
+    assert "at most are taken for anomalous. To promise 1.00%, 99 are needed" in told
     (good / "slipped-in.png").unlink()
-    fit = run(
-        tmp_path, "fit", "padim", "--data", f"folder:{good}", "--image-size", "64", "--size", "64", "--out", "models/plates", "--overwrite"
-    )
-    assert fit.returncode == 0, fit.stderr
-    assert "looks unlike" not in fit.stderr
+    assert "looks unlike" not in run(*fit, "--overwrite")[1]
     folder = tmp_path / "models" / "plates"
     first = read(folder)
     assert f"--data folder:{good}" in first.training.command
@@ -233,8 +230,7 @@ def test_from_a_folder_to_an_endpoint(tmp_path: Path, good: Path, mvtec: Path, s
     assert place["x"] < 40 < place["x"] + place["width"]
     assert place["y"] < 30 < place["y"] + place["height"]
 
-    measured = run(tmp_path, "evaluate", "plates", "--data", f"folder:{mvtec}")
-    assert measured.returncode == 0, measured.stderr
+    run("evaluate", "plates", "--data", f"folder:{mvtec}")
     figures = read(folder).metrics
     assert figures["anomaly_auroc"].value == 1.0
     assert figures["anomaly_pixel_auroc"].value > 0.8
@@ -246,9 +242,8 @@ def test_from_a_folder_to_an_endpoint(tmp_path: Path, good: Path, mvtec: Path, s
     more.mkdir()
     for index in range(120):
         plate(1000 + index).save(more / f"{index}.png")
-    calibrated = run(tmp_path, "calibrate", "plates", "--data", f"folder:{more}", "--false-positives", "0.02")
-    assert calibrated.returncode == 0, calibrated.stderr
-    assert "Thresholds from 120 normal pictures: of such, 2.00% at most" in calibrated.stdout
+    calibrated, _ = run("calibrate", "plates", "--data", f"folder:{more}", "--false-positives", "0.02")
+    assert "Thresholds from 120 normal pictures: of such, 2.00% at most" in calibrated
     again = read(folder)
     assert again.normal is not None
     assert (again.normal.pictures, again.normal.false_positives, again.metrics) == (120, 0.02, {})

@@ -24,7 +24,7 @@ from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, evenly, group_sheet
 from training.losses import binary_cross_entropy, relativistic
 from training.recipes import About, setting
-from training.step import Step
+from training.step import Step, annealed
 
 TASKS = {"anomaly": {"detector": "detector"}}
 SMOKE = "drawn-parts"
@@ -52,11 +52,11 @@ class Config:
     false_positives: float = setting(0.01, "share of normal pictures that may be taken for anomalous", below=1)
     epochs: int = setting(12, "passes over the normal training pictures")
     batch_size: int = setting(64, "pictures a step")
-    width: int = setting(16, "filters of the first convolutions; doubled with each halving, to eight times that")
-    latent_channels: int = setting(8, "channels of the smallest map", only="improved")
-    skip_channels: int = setting(1, "channels that each skip is thinned to", only="improved")
-    noise: float = setting(0.5, "deviation of the noise on what skips and the smallest map pass on, of -1..1", least=0, only="improved")
-    forged: float = setting(0.8, "share of the pictures that are forged on their way in", least=0, only="improved")
+    width: int = setting(24, "filters of the first convolutions; doubled with each halving, to eight times that")
+    latent_dimension: int = setting(16, "numbers that the smallest map is kept in", only="improved")
+    skips: int = setting(1, "how many skips there are, the smallest maps' first, each of one channel", least=0, only="improved")
+    noise: float = setting(1.0, "deviation of the noise on what skips pass on, of -1..1", least=0, only="improved")
+    forged: float = setting(0.6, "share of the pictures that are forged on their way in", least=0, only="improved")
     learning_rate: float = setting(1e-3, "of Adam, at its highest")
     contextual: float = setting(20.0, "weight of the difference to the normal picture, L1", least=0)
     adversarial: float = setting(0.3, "weight of the discriminator's judgement", least=0)
@@ -108,20 +108,25 @@ def _unframed(pictures: Any, size: int) -> Any:
 
 
 def _thinned_map(x: Any, filters: list[int], config: Config) -> Any:
-    """A U-Net whose skips and smallest map are narrow: what is passed on is not enough to copy."""
-    skips = []
+    """A U-Net with few numbers in its middle and skips of one channel: what is passed on is not enough to copy."""
+    maps = []
     for number in filters:
         x = translation.residual(convolution(number, 4, strides=2)(x))
-        skips.append(_narrow(x, config.skip_channels, config.noise))
-    x = leaky()(convolution(filters[-1])(_narrow(x, config.latent_channels, config.noise)))
-    for number, skip in zip(reversed(filters[:-1]), reversed(skips[:-1]), strict=True):
-        x = translation.residual(convolution(number)(layers.Concatenate()([double(x), skip])))
+        maps.append(x)
+    shape = x.shape[1:]
+    x = layers.Dense(config.latent_dimension)(ops.reshape(translation.pixel_norm(x), (-1, math.prod(shape))))
+    x = ops.reshape(leaky()(layers.Dense(math.prod(shape))(x)), (-1, *shape))
+    for place, (number, map_) in enumerate(zip(reversed(filters[:-1]), reversed(maps[:-1]), strict=True)):
+        x = double(x)
+        if place < config.skips:
+            x = layers.Concatenate()([x, _thinned(map_, config.noise)])
+        x = translation.residual(convolution(number)(x))
     return leaky()(convolution(filters[0])(double(x)))
 
 
-def _narrow(x: Any, channels: int, noise: float) -> Any:
-    """A few bounded numbers a position, noisy while training: each of them tells little."""
-    return layers.GaussianNoise(noise)(ops.tanh(layers.Conv2D(channels, 1)(translation.pixel_norm(x))))
+def _thinned(x: Any, noise: float) -> Any:
+    """One bounded number a position, noisy while training: each of them tells little."""
+    return layers.GaussianNoise(noise)(ops.tanh(layers.Conv2D(1, 1)(translation.pixel_norm(x))))
 
 
 def _chapter_map(x: Any, filters: list[int], config: Config) -> Any:
@@ -158,7 +163,7 @@ def train(config: Config, data: Dataset, run: Run) -> Trained:
     judge_loss, draw_loss = _losses(draw, judge, config)
 
     def moved() -> keras.optimizers.Optimizer:
-        return translation.adam(config, plan.steps, average=improved)
+        return annealed(config.learning_rate, plan.steps) if improved else keras.optimizers.Adam(config.learning_rate, beta_1=0.5)
 
     draw_step = Step(draw_loss, draw.trainable_variables, moved(), [*draw.non_trainable_variables, *judge.variables])
     judge_step = Step(judge_loss, judge.trainable_variables, moved(), [*judge.non_trainable_variables, *draw.variables])
