@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from built import DETECTED, NORMAL, SIDE, brightness, build, either, larger, negative, painted
+from built import DETECTED, NORMAL, SIDE, brightness, build, captioner, either, larger, negative, painted
 from support import MODELS, ROOT, Server
 
 from service.contract.manifest import Fit
@@ -22,6 +22,7 @@ def test_the_server_keeps_to_its_document(start: Callable[..., Server], tmp_path
     build(models, "painted", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
     whole = Fit(height=SIDE, width=SIDE, channels=3, mode="stretch")
     build(models, "bright", brightness(), "anomaly", "detector", DETECTED, normal=NORMAL, fit=whole, default_for=("anomaly",))
+    captioner(models, default_for=("caption",))
     for name in ("cdcgan", "vae"):
         (models / name).symlink_to(MODELS / name)
     server = start(ATELIER_API_KEYS="user", ATELIER_ADMIN_KEYS="admin", ATELIER_MODELS=str(models))
