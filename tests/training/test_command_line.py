@@ -93,7 +93,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "parts"
 
 
-WIDE = ("context-encoder", "cyclegan", "cdcgan", "dcgan", "pix2pix", "srgan", "srresnet")
+WIDE = ("context-encoder", "cyclegan", "cdcgan", "dcgan", "f-anogan", "pix2pix", "skip-ganomaly", "srgan", "srresnet")
 
 
 SMOKED = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from training import flow, recipes
+from training import adversarial, flow, recipes
 from training.losses import binary_cross_entropy, relativistic, zero_centred_penalty
 from training.step import Step
 
@@ -65,7 +65,12 @@ def test_the_chapters_networks_have_the_chapters_sizes(name: str) -> None:
     """Parameters as the chapter's notebook prints them for its conditional networks; without labels, less what they bring."""
     recipe = recipes.find(name)
     classes = (10,) if name.startswith("c") else ()
-    found = [make(28, 1, *classes, recipe.CHAPTER).count_params() for make in (recipe.generator, recipe.discriminator)]
+    if name == "dcgan":
+        draw, features = adversarial.convolutional_pair(28, 1, recipe.CHAPTER)
+        pair = draw, adversarial.logits(features)
+    else:
+        pair = tuple(make(28, 1, *classes, recipe.CHAPTER) for make in (recipe.generator, recipe.discriminator))
+    found = [model.count_params() for model in pair]
     expected = {
         "cgan": [281_914, 483_365],
         "cdcgan": [7_228_984, 564_453],
