@@ -20,6 +20,10 @@ from training.problems import TrainingError
 
 RunGraph = Callable[[Path, dict[str, np.ndarray]], dict[str, np.ndarray]]
 
+MISUSE = (
+    "Not the only safeguard where a missed defect harms somebody; and thresholds hold for pictures of the same kind only: set them "
+    "again (calibrate) when the line changes."
+)
 PERCENT = np.arange(101)
 AT_ONCE, FEWEST = 50, 8
 FAR = 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from training import card, recipes
 from training.data import Dataset
 from training.evaluate import evaluate
 from training.job import RUNS, Job
+from training.loop import CHECKPOINT
 from training.problems import TrainingError
 
 FOLDER = RUNS / "one-class"
@@ -40,7 +40,7 @@ def one_class(recipe: str, data: Dataset, config: dict[str, object], seed: int, 
         job = Job(recipe, data.source, data.shape[0], data.shape[2], {**config, "normal": label}, seed)
         manifest = None if overwrite else _kept(out, job)
         if manifest is None:
-            job.fit(folder, out, (), resume=not overwrite and (folder / "checkpoint.npz").exists(), overwrite=True)
+            job.fit(folder, out, (), resume=not overwrite and (folder / CHECKPOINT).exists(), overwrite=True)
             manifest = read(out)
         if "anomaly_auroc" not in manifest.metrics:
             command = shlex.join(["python", "-m", "training", "evaluate", out.name, "--models", str(out.parent)])
@@ -57,8 +57,7 @@ def _kept(folder: Path, job: Job) -> Manifest | None:
     except ManifestError:
         return None
     training = manifest.training
-    wanted = dataclasses.asdict(job)["config"]
-    same = {**training.config, "variant": training.variant} == wanted and training.seed == job.seed
+    same = {**training.config, "variant": training.variant} == job.config and training.seed == job.seed
     return manifest if same and training.data.source == job.source else None
 
 

@@ -30,8 +30,7 @@ ABOUT = About(
     description="Restores a picture from a few numbers, having seen normal ones only, and says how far it was from that, and where.",
     limits="Knows the one kind of normal picture that it was trained on. Its restored pictures are soft, so that fine texture is an error "
     "everywhere and small defects are lost in it.",
-    misuse="Not the only safeguard where a missed defect harms somebody; and thresholds hold for pictures of the same kind only: set them "
-    "again (calibrate) when the line changes.",
+    misuse=detection.MISUSE,
 )
 
 

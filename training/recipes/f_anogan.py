@@ -31,8 +31,7 @@ ABOUT = About(
     description="Looks for the picture that a generator of normal ones would have drawn, and says how far it is from that, and where.",
     limits="Knows the one kind of normal picture that it was trained on, and of that what its generator can draw: a rare normal picture is "
     "an anomaly to it.",
-    misuse="Not the only safeguard where a missed defect harms somebody; and thresholds hold for pictures of the same kind only: set them "
-    "again (calibrate) when the line changes.",
+    misuse=detection.MISUSE,
 )
 
 

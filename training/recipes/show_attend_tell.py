@@ -8,6 +8,7 @@ these; its own frozen network is Inception v3 (`--backbone inception_v3`).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -81,8 +82,9 @@ class Teller:
     vocabulary: tuple[str, ...]
 
 
-def maps(side: int, config: Config) -> keras.Model:
-    """The frozen network: pictures (batch, side, side, 3) in -1..1 -> its maps of them, flattened and put together (batch, n)."""
+def maps(side: int, config: Config) -> tuple[keras.Model, list[tuple[int, int, int]]]:
+    """The frozen network: pictures (batch, side, side, 3) in -1..1 -> its maps of them, flattened and put together (batch, n); and the
+    maps' shapes."""
     pictures = keras.Input((side, side, 3), name="pictures")
     if config.backbone == "inception_v3":
         resized = ops.image.resize(pictures, (INCEPTION_SIDE, INCEPTION_SIDE), interpolation="bilinear")
@@ -90,27 +92,18 @@ def maps(side: int, config: Config) -> keras.Model:
     else:
         found = backbone.network("lite0", size=side)(pictures)
         seen = [found["stage5"], found["stage7"]]
-    return keras.Model(pictures, ops.concatenate([ops.reshape(part, (-1, _size(part))) for part in seen], axis=-1))
-
-
-def _size(x: Any) -> int:
-    return int(np.prod(x.shape[1:]))
-
-
-def _shapes(side: int, config: Config) -> list[tuple[int, int, int]]:
-    if config.backbone == "inception_v3":
-        return [(8, 8, 2048)]
-    whole = backbone.network("lite0", size=side)
-    return [tuple(whole.output[name].shape[1:]) for name in ("stage5", "stage7")]
+    shapes = [tuple(part.shape[1:]) for part in seen]
+    flat = [ops.reshape(part, (-1, math.prod(shape))) for part, shape in zip(seen, shapes, strict=True)]
+    return keras.Model(pictures, ops.concatenate(flat, axis=-1)), shapes
 
 
 def networks(shapes: list[tuple[int, int, int]], vocabulary: tuple[str, ...], config: Config) -> Teller:
     """The networks that are trained, for maps of these shapes; a second map has half as many rows and columns."""
     improved, (rows, columns, _) = config.variant == "improved", shapes[0]
-    flat = keras.Input((sum(int(np.prod(shape)) for shape in shapes),), name="maps")
+    flat = keras.Input((sum(map(math.prod, shapes)),), name="maps")
     parts, start = [], 0
     for shape in shapes:
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         part = ops.reshape(flat[:, start : start + size], (-1, *shape))
         parts.append(part if shape[0] == rows else double(part))
         start += size
@@ -178,8 +171,8 @@ def train(config: Config, data: Dataset, run: Run) -> Teller:
     """Looks at all training pictures once, and then learns to say one of their sentences each."""
     plan = run.plan(len(data.train), config.batch_size, config.epochs)
     words = vocabulary(data, config)
-    frozen = maps(data.shape[0], config)
-    teller = networks(_shapes(data.shape[0], config), words, config)
+    frozen, shapes = maps(data.shape[0], config)
+    teller = networks(shapes, words, config)
     seen = _seen(frozen, data.train)
     sentences = [numbered(list(of), words, config.longest) for of in data.train.captions]
     trained = [*teller.look.trainable_variables, *teller.tell.trainable_variables]
@@ -284,7 +277,7 @@ def _broken(sentence: str) -> str:
 def serving(config: Config, data: Dataset, trained: Teller) -> dict[str, keras.Model]:
     """`encoder`: images -> features, keys, state. `step`: these and words -> log_probabilities, next_state, attention."""
     pixels, pictures = from_pixels(data.shape[0], data.shape[2])
-    looked = trained.look(maps(data.shape[0], config)(pictures), training=False)
+    looked = trained.look(maps(data.shape[0], config)[0](pictures), training=False)
     inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in trained.tell.input.items()]
     told = trained.tell({tensor.name: tensor for tensor in inputs}, training=False)
     return {"encoder": serve([pixels], looked), "step": serve(inputs, told)}

@@ -34,8 +34,7 @@ ABOUT = About(
     description="Restores a picture as if it were normal, and says how far it was from that, and where.",
     limits="Knows the one kind of normal picture that it was trained on, at its size; a defect that is restored as well as the rest is not "
     "seen.",
-    misuse="Not the only safeguard where a missed defect harms somebody; and thresholds hold for pictures of the same kind only: set them "
-    "again (calibrate) when the line changes.",
+    misuse=detection.MISUSE,
 )
 SMALLEST = 3.5
 """The smallest map is so wide at least."""
