@@ -54,7 +54,7 @@ def _fit(options: argparse.Namespace) -> int:
         source = source.replace("folder:", "pairs:", 1)
     elif "anomaly" in recipe.TASKS:
         source = source.replace("folder:", "parts:", 1)
-    job = Job(options.recipe, source, options.image_size, options.channels, config, options.seed, options.smoke)
+    job = Job(options.recipe, source, options.image_size, options.channels, config, options.seed, options.smoke, options.precision)
     runs, models = (RUNS / "smoke", RUNS / "smoke" / "models") if options.smoke else (RUNS, MODELS)
     out = options.out or models / options.recipe
     overwrite = options.overwrite or (options.smoke and not options.out)
@@ -168,7 +168,7 @@ def _one_class(options: argparse.Namespace) -> int:
 
     config = chosen(options, recipes.find(options.recipe))
     try:
-        print(one_class(options.recipe, data.load(options.data), config, options.seed, options.overwrite))
+        print(one_class(options.recipe, data.load(options.data), config, options.seed, options.overwrite, options.precision))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
@@ -310,6 +310,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
         command.add_argument("--out", type=Path, metavar="FOLDER", help=f"model folder to write (default: models/{name})")
         command.add_argument("--default-for", nargs="*", metavar="TASK", help=DEFAULT_FOR)
         _add_run(command)
+        _add_precision(command)
         command.add_argument(
             "--checkpoint-seconds", type=_number(float), default=120.0, metavar="N", help="between checkpoints (default: 120)"
         )
@@ -330,6 +331,7 @@ def _add_one_class(one_class: Any, given: list[str]) -> None:
         _add_data(command)
         command.add_argument("--seed", type=_seed, default=0, metavar="N", help="decides weights, order and noise (default: 0)")
         command.add_argument("--overwrite", action="store_true", help="train and measure all again")
+        _add_precision(command)
         _add_config(command, find(name), but=("normal",))
         command.set_defaults(run=_one_class)
 
@@ -366,6 +368,11 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="decides weights, order and noise (default: 0)")
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in runs/")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier model and, without --resume, its run in runs/")
+
+
+def _add_precision(command: argparse.ArgumentParser) -> None:
+    told = "bfloat16: 1.5 to 2 times as fast, with TensorFlow on CPUs that have AVX512_BF16 or AMX (default: float32)"
+    command.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help=told)
 
 
 def _seed(text: str) -> int:

@@ -19,6 +19,7 @@ from service.contract.manifest import FILE, ManifestError, Name, read
 from training import data, recipes
 from training.loop import CHECKPOINT, CHECKPOINT_SECONDS, Run, stored
 from training.problems import TrainingError
+from training.step import computed_in
 
 RUNS = Path("runs")
 SMOKE_STEPS = 4
@@ -34,6 +35,7 @@ class Job:
         image_size, channels: at which a folder's pictures are read.
         config: the fields of the recipe's Config.
         smoke: a few steps on drawn digits rather than a training.
+        precision: what steps multiply in (`step.computed_in`).
     """
 
     recipe: str
@@ -43,6 +45,7 @@ class Job:
     config: dict[str, Any]
     seed: int
     smoke: bool = False
+    precision: str = "float32"
 
     @classmethod
     def of_checkpoint(cls, folder: Path) -> Self:
@@ -78,6 +81,7 @@ class Job:
         for field in dataclasses.fields(recipes.find(self.recipe).Config):
             if field.metadata.get("only") in (None, self.config["variant"]):
                 words.append(f"--{field.name.replace('_', '-')} {self.config[field.name]}")
+        words += [] if self.precision == "float32" else ["--precision", self.precision]
         return " ".join([*words, f"--seed {self.seed}"])
 
     def fit(
@@ -123,7 +127,8 @@ class Job:
         if hasattr(recipe, "describe"):
             recipe.describe(config, dataset)  # what cannot be served is refused before the training
         keras.utils.set_random_seed(self.seed)
-        trained = recipe.train(config, dataset, run)
+        with computed_in(self.precision):
+            trained = recipe.train(config, dataset, run)
         if keras.config.backend() != "tensorflow":
             _export_with_tensorflow(folder, out, default_for, source or self.source, serve or {}, overwrite)
             return

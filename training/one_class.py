@@ -18,7 +18,7 @@ from training.problems import TrainingError
 FOLDER = RUNS / "one-class"
 
 
-def one_class(recipe: str, data: Dataset, config: dict[str, object], seed: int, overwrite: bool) -> str:
+def one_class(recipe: str, data: Dataset, config: dict[str, object], seed: int, overwrite: bool, precision: str = "float32") -> str:
     """Trains and measures a detector for each class, as it stands at the end of its training, and gives the table of their AUROCs.
 
     Models are kept in runs/one-class; what is there already, of the same settings, is neither trained nor measured again.
@@ -26,6 +26,7 @@ def one_class(recipe: str, data: Dataset, config: dict[str, object], seed: int, 
     Args:
         config: the fields of the recipe's Config, but for `normal`.
         overwrite: all are.
+        precision: what steps multiply in (`step.computed_in`).
 
     Raises:
         TrainingError: the recipe detects no anomalies, the data has no classes, or a training or measurement failed.
@@ -37,7 +38,7 @@ def one_class(recipe: str, data: Dataset, config: dict[str, object], seed: int, 
     rows = list[tuple[str, list[float]]]()
     for label, name in enumerate(data.classes):
         folder, out = FOLDER / f"{recipe}-{label}", FOLDER / "models" / f"{recipe}-{label}"
-        job = Job(recipe, data.source, data.shape[0], data.shape[2], {**config, "normal": label}, seed)
+        job = Job(recipe, data.source, data.shape[0], data.shape[2], {**config, "normal": label}, seed, precision=precision)
         manifest = None if overwrite else _kept(out, job)
         if manifest is None:
             job.fit(folder, out, (), resume=not overwrite and (folder / CHECKPOINT).exists(), overwrite=True)

@@ -24,6 +24,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from training.problems import TrainingError
+
 Loss = Callable[..., tuple[Any, dict[str, Any]]]
 
 _BACKEND = keras.config.backend()
@@ -128,6 +130,30 @@ class Step:
             return scalars
 
         return call
+
+
+@contextmanager
+def computed_in(precision: str) -> Iterator[None]:
+    """What steps that are first taken within multiply in. All that is stored, exported and measured stays float32.
+
+    Args:
+        precision: `float32`; or `bfloat16`, in which convolutions and matrix products round their inputs to 8 bits of precision while
+            they sum in float32, 1.5 to 2 times as fast on processors that have instructions for it (AVX512_BF16, AMX).
+
+    Raises:
+        TrainingError: bfloat16 on another backend than TensorFlow, or on a GPU, which has faster ways of its own.
+    """
+    if precision == "float32":
+        yield
+        return
+    if _BACKEND != "tensorflow" or tf.config.list_physical_devices("GPU"):
+        raise TrainingError("--precision bfloat16 is for TensorFlow on a CPU: leave it out.")
+    rewritten = "auto_mixed_precision_onednn_bfloat16"
+    tf.config.optimizer.set_experimental_options({rewritten: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({rewritten: False})
 
 
 def device() -> str:

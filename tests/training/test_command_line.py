@@ -559,3 +559,14 @@ def test_list_names_recipes_and_sources(tmp_path: Path) -> None:
     assert result.returncode == 0
     for name in ("autoencoder", "cdcgan", "cgan", "dcgan", "gan", "vae", "mnist", "fashion", "folder"):
         assert name in result.stdout
+
+
+def test_a_run_in_half_precision_exports_a_model_that_says_so(
+    tmp_path: Path, inside: Inside, failure: Failure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = "fit", "autoencoder", "--smoke", "--precision", "bfloat16"
+    result = inside(*arguments)  # its ONNX file has to give what Keras gives in float32
+    assert result.returncode == 0, result.stderr
+    assert "--precision bfloat16" in read(tmp_path / "runs" / "smoke" / "models" / "autoencoder").training.command
+    monkeypatch.setattr("training.step._BACKEND", "jax")
+    assert failure(*arguments) == "--precision bfloat16 is for TensorFlow on a CPU: leave it out."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ PROGRAM = """
 import json, numpy as np, keras
 from keras import ops
 from training.losses import zero_centred_penalty
-from training.step import Step
+from training.step import Step, computed_in
 
 keras.utils.set_random_seed(0)
 values = np.random.RandomState(0).standard_normal((9, 2, 2, 1)).astype("float32")
@@ -36,7 +38,8 @@ def loss(pictures):
 
 moved = [*first.trainable_variables, *last.trainable_variables]
 step = Step(loss, moved, keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.5), norm.variables)
-reported = [{name: float(v) for name, v in step(values).items()} for _ in range(5)]
+with computed_in(PRECISION):
+    reported = [{name: float(v) for name, v in step(values).items()} for _ in range(5)]
 raw = [np.array(v).tolist() for v in moved]
 with step.averaged():
     averaged = [np.array(v).tolist() for v in moved]
@@ -45,9 +48,17 @@ print(json.dumps([reported, raw, averaged, [np.array(v).tolist() for v in norm.v
 """
 
 
-def outcome(backend: str) -> list[Any]:
+@functools.cache
+def outcome(backend: str, precision: str = "float32") -> list[Any]:
     environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    result = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=600, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM.replace("PRECISION", repr(precision))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert isinstance(found, list)
@@ -71,6 +82,15 @@ def test_a_step_moves_its_variables_and_their_averages_alike_on_both_backends() 
     assert flatten(raw) != pytest.approx(flatten(averaged), abs=1e-3)
     assert any(abs(value) > 1e-3 for value in flatten(statistics[2]))
     assert flatten(outcome("jax")) == pytest.approx(flatten(found), abs=1e-4)
+
+
+def test_half_the_bits_give_nearly_the_same_and_all_that_is_kept_stays_float32() -> None:
+    reported, raw, *_ = outcome("tensorflow", "bfloat16")
+    whole, unrounded, *_ = outcome("tensorflow")
+    assert flatten(reported) == pytest.approx(flatten(whole), abs=0.05)
+    assert flatten(raw) == pytest.approx(flatten(unrounded), abs=0.05)
+    if "avx512_bf16" in Path("/proc/cpuinfo").read_text():
+        assert flatten(reported) != pytest.approx(flatten(whole), abs=1e-6)
 
 
 def test_a_backend_that_is_neither_is_refused() -> None:
