@@ -18,6 +18,10 @@ test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.data $(VENV)/.telemet
 test-browser: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev $(VENV)/.browser
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
+# The document in docs, after a change of the API.
+openapi: $(VENV)/.cpu
+	$(BIN)/python -m service openapi > docs/openapi.json
+
 # The OpenAPI document against a running server, a minute or two: ATELIER_ADMIN_KEYS=admin make serve, and beside it make schema
 schema: $(VENV)/.dev
 	SCHEMATHESIS_HOOKS=tests/schemathesis_hooks.py $(BIN)/schemathesis --config-file tests/schemathesis.toml run $(or $(URL),http://localhost:8000)/openapi.json --checks all \
