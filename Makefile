@@ -66,9 +66,9 @@ $(VENV)/.%: requirements/%.txt | $(BIN)/python
 # The pins agree with one another: each extra is compiled under the constraints of all of them together. They begin with those that are there.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate pyproject.toml
 lock: $(VENV)/.dev
-	for extra in cpu training jax data telemetry browser dev; do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt
-	$(COMPILE) $(UPGRADE) --extra cpu --extra training --extra jax --extra data --extra telemetry --extra browser --extra dev -o $(VENV)/all.txt
-	for extra in cpu training jax data telemetry browser dev gpu; do \
+	for extra in cpu training jax data telemetry browser sdk dev; do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt
+	$(COMPILE) $(UPGRADE) --extra cpu --extra training --extra jax --extra data --extra telemetry --extra browser --extra sdk --extra dev -o $(VENV)/all.txt
+	for extra in cpu training jax data telemetry browser sdk dev gpu; do \
 		if [ $$extra = gpu ]; then grep -v '^onnxruntime=' $(VENV)/all.txt > $(VENV)/constraints.txt; \
 		else cp $(VENV)/all.txt $(VENV)/constraints.txt; fi; \
 		$(COMPILE) --generate-hashes --extra $$extra --constraints $(VENV)/constraints.txt -o requirements/$$extra.txt; \
