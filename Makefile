@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test test-browser schema bench pressure large lint format lock clean
+.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large lint format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
@@ -21,6 +21,23 @@ test-browser: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev $(VENV)/.browser
 # The document in docs, after a change of the API.
 openapi: $(VENV)/.cpu
 	$(BIN)/python -m service openapi > docs/openapi.json
+
+# Typed clients for Python and TypeScript, generated from the OpenAPI document, each with its package: build/sdk/python/*.whl, build/sdk/typescript/*.tgz
+NPM := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm
+sdk: $(VENV)/.cpu $(VENV)/.dev $(VENV)/.sdk clients/typescript/node_modules/.package-lock.json
+	rm -rf build/sdk && mkdir -p build/sdk/typescript
+	$(BIN)/python -m service openapi > build/openapi.json
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/openapi-python-client generate --path build/openapi.json --config clients/python/config.yml --meta setup \
+		--output-path build/sdk/python --fail-on-warning
+	cp LICENSE build/sdk/python
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/sdk/python build/sdk/python
+	cp LICENSE clients/typescript/package.json build/sdk/typescript
+	$(NPM) --prefix build/sdk/typescript pkg set version=$$($(BIN)/python -c 'from service import __version__; print(__version__)')
+	$(NPM) --prefix clients/typescript run --silent build
+	$(NPM) pack ./build/sdk/typescript --silent --pack-destination build/sdk/typescript
+
+clients/typescript/node_modules/.package-lock.json: clients/typescript/package-lock.json | $(VENV)/.dev
+	$(NPM) --prefix clients/typescript ci --silent
 
 # The OpenAPI document against a running server, a minute or two: ATELIER_ADMIN_KEYS=admin make serve, and beside it make schema
 schema: $(VENV)/.dev
