@@ -109,6 +109,15 @@ def test_accept_is_weighed(client: httpx.Client) -> None:
     assert client.post("/v1/digits", json={"digits": "1"}, headers={"Accept": browser}).headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"), [("", "image/png"), (", image/webp", "image/webp"), (";q=0.5 , application/json", "application/json")]
+)
+def test_accepting_problems_says_nothing_of_pictures(client: httpx.Client, digit: bytes, accept: str, kind: str) -> None:
+    """Some clients that are generated from the OpenAPI document ask for nothing else."""
+    answer = client.post("/v1/reconstruct", files={"image": digit}, headers={"Accept": f"application/problem+json{accept}"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+
+
 @pytest.mark.parametrize("path", ["digits", "generate", "reconstruct", "embed"])
 def test_what_cannot_be_accepted_is_406(client: httpx.Client, digit: bytes, path: str) -> None:
     body = {"files": {"image": digit}} if path in ("reconstruct", "embed") else {"json": {"digits": "1"} if path == "digits" else {}}
