@@ -29,12 +29,18 @@ sdk: $(VENV)/.cpu $(VENV)/.dev $(VENV)/.sdk clients/typescript/node_modules/.pac
 	$(BIN)/python -m service openapi > build/openapi.json
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/openapi-python-client generate --path build/openapi.json --config clients/python/config.yml --meta setup \
 		--output-path build/sdk/python --fail-on-warning
-	cp LICENSE build/sdk/python
+	cp LICENSE clients/python/README.md build/sdk/python
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/sdk/python build/sdk/python
-	cp LICENSE clients/typescript/package.json build/sdk/typescript
+	cp LICENSE clients/typescript/README.md clients/typescript/package.json build/sdk/typescript
 	$(NPM) --prefix build/sdk/typescript pkg set version=$$($(BIN)/python -c 'from service import __version__; print(__version__)')
 	$(NPM) --prefix clients/typescript run --silent build
+	$(NPM) --prefix build/sdk/typescript pkg delete scripts devDependencies
 	$(NPM) pack ./build/sdk/typescript --silent --pack-destination build/sdk/typescript
+
+# Every operation through both, and through what openapi-generator makes for Python, against the real server; and whether types are right.
+test-sdk: sdk $(VENV)/.training
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/sdk/installed build/sdk/python/*.whl
+	PYTHONPATH="$(abspath build/sdk/installed)" $(BIN)/python -m pytest tests/sdk $(ARGS)
 
 clients/typescript/node_modules/.package-lock.json: clients/typescript/package-lock.json | $(VENV)/.dev
 	$(NPM) --prefix clients/typescript ci --silent
