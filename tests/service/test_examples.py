@@ -41,7 +41,7 @@ def folder(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the examples run, with the pictures that they begin with."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / ".curlrc").write_text("fail-with-body\nshow-error\n")  # an error ends curl with 22
-    shell(BEGINNING["sh"], server, folder)
+    assert shell(BEGINNING["sh"], server, folder).returncode == 0
     return folder
 
 
