@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test test-browser schema bench pressure large lint format lock clean
+.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large lint format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
@@ -17,6 +17,33 @@ test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.data $(VENV)/.telemet
 # Every tab of the page in Chromium (apt install chromium), with screenshots in build/screenshots; three with ARGS="-m few".
 test-browser: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev $(VENV)/.browser
 	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+# The document in docs, after a change of the API.
+openapi: $(VENV)/.cpu
+	$(BIN)/python -m service openapi > docs/openapi.json
+
+# Typed clients for Python and TypeScript, generated from the OpenAPI document, each with its package: build/sdk/python/*.whl, build/sdk/typescript/*.tgz
+NPM := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm
+sdk: $(VENV)/.cpu $(VENV)/.dev $(VENV)/.sdk clients/typescript/node_modules/.package-lock.json
+	rm -rf build/sdk && mkdir -p build/sdk/typescript
+	$(BIN)/python -m service openapi > build/openapi.json
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/openapi-python-client generate --path build/openapi.json --config clients/python/config.yml --meta setup \
+		--output-path build/sdk/python --fail-on-warning
+	cp LICENSE clients/python/README.md build/sdk/python
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/sdk/python build/sdk/python
+	cp LICENSE clients/typescript/README.md clients/typescript/package.json build/sdk/typescript
+	$(NPM) --prefix build/sdk/typescript pkg set version=$$($(BIN)/python -c 'from service import __version__; print(__version__)')
+	$(NPM) --prefix clients/typescript run --silent build
+	$(NPM) --prefix build/sdk/typescript pkg delete scripts devDependencies
+	$(NPM) pack ./build/sdk/typescript --silent --pack-destination build/sdk/typescript
+
+# Every operation through both, and through what openapi-generator makes for Python, against the real server; and whether types are right.
+test-sdk: sdk $(VENV)/.training
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/sdk/installed build/sdk/python/*.whl
+	PYTHONPATH="$(abspath build/sdk/installed)" $(BIN)/python -m pytest tests/sdk $(ARGS)
+
+clients/typescript/node_modules/.package-lock.json: clients/typescript/package-lock.json | $(VENV)/.dev
+	$(NPM) --prefix clients/typescript ci --silent
 
 # The OpenAPI document against a running server, a minute or two: ATELIER_ADMIN_KEYS=admin make serve, and beside it make schema
 schema: $(VENV)/.dev
@@ -62,9 +89,9 @@ $(VENV)/.%: requirements/%.txt | $(BIN)/python
 # The pins agree with one another: each extra is compiled under the constraints of all of them together. They begin with those that are there.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate pyproject.toml
 lock: $(VENV)/.dev
-	for extra in cpu training jax data telemetry browser dev; do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt
-	$(COMPILE) $(UPGRADE) --extra cpu --extra training --extra jax --extra data --extra telemetry --extra browser --extra dev -o $(VENV)/all.txt
-	for extra in cpu training jax data telemetry browser dev gpu; do \
+	for extra in cpu training jax data telemetry browser sdk dev; do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt
+	$(COMPILE) $(UPGRADE) --extra cpu --extra training --extra jax --extra data --extra telemetry --extra browser --extra sdk --extra dev -o $(VENV)/all.txt
+	for extra in cpu training jax data telemetry browser sdk dev gpu; do \
 		if [ $$extra = gpu ]; then grep -v '^onnxruntime=' $(VENV)/all.txt > $(VENV)/constraints.txt; \
 		else cp $(VENV)/all.txt $(VENV)/constraints.txt; fi; \
 		$(COMPILE) --generate-hashes --extra $$extra --constraints $(VENV)/constraints.txt -o requirements/$$extra.txt; \

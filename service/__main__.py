@@ -1,5 +1,6 @@
 """python -m service            serves
 python -m service run TASK …    does one task on files without a server
+python -m service openapi    prints the OpenAPI document
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "run":
         logs.configure(configuration.log_format, logging.CRITICAL)  # what failed is told by the answer
         return _run(configuration, options)
+    if options.command == "openapi":
+        print(json.dumps(create_app(configuration).openapi(), indent=2))
+        return 0
     logs.configure(configuration.log_format)
     return _serve(configuration)
 
@@ -136,7 +140,8 @@ async def _post(configuration: Settings, task: str, fields: dict[str, Any], file
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m service", description="Serves the models. Settings: environment variables ATELIER_*.")
     parser.add_argument("--version", action="version", version=f"atelier {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="run")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("openapi", help="print the OpenAPI document")
     run = commands.add_parser("run", help="do one task on files without a server").add_subparsers(
         dest="task", metavar="TASK", required=True
     )

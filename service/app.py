@@ -15,8 +15,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from service import __version__, operations, problems
-from service.access import ADMIN, Access, AccessControl, closed
+from service import __version__, document, operations, problems
+from service.access import Access, AccessControl
 from service.call import Call
 from service.context import RequestContext
 from service.engine.session import usable_cores
@@ -24,9 +24,9 @@ from service.engine.store import Store
 from service.engine.workers import Workers
 from service.metrics import Metrics
 from service.page import Page
-from service.problems import Problem, ProblemError
+from service.problems import ProblemError
 from service.protocol import v2
-from service.protocol.tensors import HEADER_LENGTH, InferenceRequest
+from service.protocol.tensors import HEADER_LENGTH
 from service.settings import Settings
 from service.tasks import TASKS
 
@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )
     app.add_middleware(RequestContext, metrics=metrics, working=working, store=app.state.store)  # the last added is the outermost
-    _document(app)
+    document.describe(app)
     return app
 
 
@@ -102,33 +102,3 @@ def _report(loading: asyncio.Task[Any]) -> None:
     gc.freeze()  # what is there now stays: without it, each full collection looks at all of it again, for some 80 ms
     if not loading.cancelled() and (error := loading.exception()):
         logger.critical("loading the models failed", exc_info=error)
-
-
-def _document(app: FastAPI) -> None:
-    """Adds the bodies that `bodies.body` reads, and Problem, to the schemas of the OpenAPI document."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schemas = generate().setdefault("components", {}).setdefault("schemas", {})
-            for model in (*(task.REQUEST for task in TASKS), InferenceRequest, Problem):
-                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                schemas.update(schema.pop("$defs", {}))
-                schemas[model.__name__] = schema
-            _secure(app.openapi_schema or {})
-        assert app.openapi_schema is not None
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _secure(document: dict[str, Any]) -> None:
-    """Says which operations take a key: all below /v1 and /v2 may be asked for one, reloading wants an admin's."""
-    document["components"]["securitySchemes"] = {
-        "key": {"type": "http", "scheme": "bearer", "description": "one of ATELIER_API_KEYS, if the server has any"}
-    }
-    for path, operations_of in document["paths"].items():
-        if not closed(path):
-            continue
-        for operation in operations_of.values():
-            operation["security"] = [{"key": []}] if path in ADMIN else [{}, {"key": []}]

@@ -19,6 +19,7 @@ from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -94,9 +95,9 @@ class OperationRoute(APIRoute):
         return handle
 
 
-def router(task: str) -> APIRouter:
+def router() -> APIRouter:
     """Where a task's operations are registered."""
-    return APIRouter(tags=[task], route_class=OperationRoute, generate_unique_id_function=lambda route: route.name)
+    return APIRouter(tags=["pictures"], route_class=OperationRoute, generate_unique_id_function=lambda route: route.name)
 
 
 def operation(request: type[Body], answer: type[BaseModel], summary: str) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def body(model: type[Body]) -> Any:
             allowed = " or ".join(dict.fromkeys((documented, JSON)))
             raise ProblemError(Code.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind or 'missing'}; this operation takes {allowed}.")
         if kind != JSON:
-            return _checked(await _form(request), model, False)
+            return _checked(await _form(request, pictures_of(model)), model, False)
         content = await whole(request)
         if len(content) <= _SMALL:
             return _from_json(content, model)
@@ -174,8 +175,22 @@ def _checked(fields: dict[str, Any], model: type[Body], strict: bool) -> Body:
         raise from_validation(error) from error
 
 
-async def _form(request: Request) -> dict[str, Any]:
-    parser = MultiPartParser(request.headers, _limited(request), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)
+class _FormParser(MultiPartParser):
+    """Takes pictures for files also where they come without a file name, which a form may leave out (RFC 7578, section 4.2)."""
+
+    def __init__(self, request: Request, pictures: list[str]) -> None:
+        super().__init__(request.headers, _limited(request), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)
+        self._pictures = {name.encode() for name in pictures}
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._current_part.content_disposition)
+        if options.get(b"name") in self._pictures and b"filename" not in options:
+            self._current_part.content_disposition = b'%s; filename=""' % self._current_part.content_disposition
+        super().on_headers_finished()
+
+
+async def _form(request: Request, pictures: list[str]) -> dict[str, Any]:
+    parser = _FormParser(request, pictures)
     try:
         form = await parser.parse()
     except (MultiPartException, LookupError, ValueError) as error:  # no boundary, or a charset that does not decode

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from service.contract import images
+from service.problems import MEDIA_TYPE as PROBLEM
 from service.problems import Code, ProblemError
 
 PNG, JPEG, WEBP, JSON = "image/png", "image/jpeg", "image/webp", "application/json"
@@ -40,9 +41,12 @@ def negotiate(accept: str | None, default: str, offered: tuple[str, ...]) -> str
 
 @lru_cache(maxsize=128)
 def _negotiate(accept: str, default: str, offered: tuple[str, ...]) -> str:
+    kinds = [kind for kind in accept.lower().split(",") if kind.partition(";")[0].strip() != PROBLEM]
+    if not kinds:  # errors are taken in their form; of success nothing is said
+        return default
     ranked = sorted(offered, key=lambda kind: (kind == default, kind == PNG, kind == JPEG))  # mimeparse wants the best last
     try:
-        chosen = str(mimeparse.best_match(ranked, accept.lower()))
+        chosen = str(mimeparse.best_match(ranked, ",".join(kinds)))
     except mimeparse.MimeTypeParseException:
         chosen = ""
     if not chosen:

@@ -17,7 +17,7 @@ from service.engine.store import Model, Store
 from service.metrics import MEDIA_TYPE, Metrics
 from service.problems import Code, ProblemError
 
-router = APIRouter(tags=["operations"])
+router = APIRouter()
 
 
 class Live(BaseModel):
@@ -61,13 +61,19 @@ class Catalogue(BaseModel):
 
 
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live", summary="Does the process turn")
+@router.get("/health/live", tags=["health"], summary="Does the process turn")
 async def live() -> Live:
     return Live(status="live")
 
 
 @router.head("/health/ready", include_in_schema=False)
-@router.get("/health/ready", response_model=Ready, responses={503: {"model": Ready}}, summary="Is every model that was asked for served")
+@router.get(
+    "/health/ready",
+    tags=["health"],
+    response_model=Ready,
+    responses={503: {"model": Ready}},
+    summary="Is every model that was asked for served",
+)
 async def ready(request: Request) -> Response:
     """200 when what `ATELIER_LOAD` and `ATELIER_PROVIDER` ask for is loaded and warm, else 503; the body says what is missing."""
     store: Store = request.app.state.store
@@ -87,14 +93,16 @@ class Reloaded(BaseModel):
     failed: dict[str, str] = Field(description="why a folder's present content is not served; an earlier one may still be")
 
 
-@router.post("/v1/models/reload", responses=problems.documented(401, 403, 429), summary="Read the models folder again")
+@router.post("/v1/models/reload", tags=["catalogue"], responses=problems.documented(401, 403, 429), summary="Read the models folder again")
 async def reload_models(request: Request) -> Reloaded:
     """Swaps at once what changed; requests in flight end on the model that they began with. For admins' keys."""
     store: Store = request.app.state.store
     return Reloaded(**dataclasses.asdict(await store.load()))
 
 
-@router.get("/v1/models", response_model_exclude_none=True, summary="List the models")
+@router.get(
+    "/v1/models", tags=["catalogue"], response_model_exclude_none=True, responses=problems.documented(401, 429), summary="List the models"
+)
 async def list_models(request: Request) -> Catalogue:
     """One entry for each task of each model; the default of a task comes first."""
     store: Store = request.app.state.store
@@ -106,7 +114,11 @@ async def list_models(request: Request) -> Catalogue:
 
 
 @router.get(
-    "/v1/models/{name}", response_model_exclude_none=True, responses=problems.documented(404, 422, 503), summary="Show one model's manifest"
+    "/v1/models/{name}",
+    tags=["catalogue"],
+    response_model_exclude_none=True,
+    responses=problems.documented(401, 404, 422, 429, 503),
+    summary="Show one model's manifest",
 )
 async def show_model(request: Request, name: str) -> Manifest:
     store: Store = request.app.state.store
@@ -118,7 +130,7 @@ async def show_model(request: Request, name: str) -> Manifest:
     return store.models[name].manifest
 
 
-class Work(BaseModel):
+class Progress(BaseModel):
     """How far a request is."""
 
     state: Literal["reading", "queued", "running", "finishing"]
@@ -127,14 +139,16 @@ class Work(BaseModel):
     total: int
 
 
-@router.get("/v1/requests/{id:path}", responses=problems.documented(401, 404, 422, 429), summary="Show how far a request is")
-async def show_request(request: Request, id: str) -> Work:
+@router.get(
+    "/v1/requests/{id:path}", tags=["pictures"], responses=problems.documented(401, 404, 422, 429), summary="Show how far a request is"
+)
+async def show_request(request: Request, id: str) -> Progress:
     """For progress bars: send a request with an `X-Request-Id` of your own, and ask for that while it is in work."""
     call: Call | None = request.app.state.working.get(id)
     if call is None:
         raise ProblemError(Code.NOT_FOUND, f"No request {id[:128]} is in work.")
     state, position, done, total = call.progress()
-    return Work.model_validate({"state": state, "position": position, "done": done, "total": total})
+    return Progress.model_validate({"state": state, "position": position, "done": done, "total": total})
 
 
 @router.get("/metrics", include_in_schema=False)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from support import MODELS
 
 from service.contract import manifest as manifests
 from service.contract.manifest import SCALES, Fit, Graph, Manifest, Normal, Port, Training, TrainingData
@@ -140,6 +141,20 @@ def captioner(models: Path, name: str = "talks", **fields: object) -> None:
         "step": _saved(folder, "step", tell, {**seen, "words": ("int32", ())}, said),
     }
     _describe(folder, {"caption": {"encoder": "encoder", "step": "step"}}, graphs, vocabulary=WORDS, **fields)
+
+
+def complete(models: Path) -> None:
+    """A folder with a model for every operation: the shipped ones, and one built by hand for each operation that none of them serves."""
+    models.mkdir()
+    for model in MODELS.iterdir():
+        (models / model.name).symlink_to(model)
+    served = {task for model in MODELS.iterdir() for task in manifests.read(model).tasks}
+    if "caption" not in served:
+        captioner(models, default_for=("caption",), fit=Fit(height=SIDE, width=SIDE, channels=3, mode="stretch"))
+    if "inpaint" not in served:
+        build(models, "paint", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
+    if "swap" not in served:
+        build(models, "other", either(), "swap", "swapper", "swapped", default_for=("swap",), classes=("google", "twitter"))
 
 
 def build(

@@ -60,7 +60,7 @@ class ModelConfig(BaseModel):
     output: list[TensorConfig]
 
 
-@router.get("", operation_id="server_metadata", summary="What this server is")
+@router.get("", operation_id="server_metadata", responses=problems.documented(401, 429), summary="What this server is")
 async def metadata() -> ServerMetadata:
     return ServerMetadata(name="atelier", version=__version__, extensions=["binary_tensor_data", "model_configuration"])
 
@@ -81,8 +81,8 @@ async def ready(request: Request) -> Response:
 
 @router.get("/models/{name}", responses=problems.documented(401, 404, 422, 429, 503), summary="A model's inputs and outputs")
 @router.get("/models/{name}/versions/{version}", include_in_schema=False)
-async def model_metadata(request: Request, name: str, version: str | None = None) -> ModelMetadata:
-    _, model, chain = _find(request, name, version)
+async def model_metadata(request: Request, name: str) -> ModelMetadata:
+    _, model, chain = _find(request, name)
     return ModelMetadata(
         name=name,
         versions=[model.manifest.version],
@@ -100,8 +100,8 @@ async def model_metadata(request: Request, name: str, version: str | None = None
     **_EMPTY,
 )
 @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
-async def model_ready(request: Request, name: str, version: str | None = None) -> Response:
-    _find(request, name, version)
+async def model_ready(request: Request, name: str) -> Response:
+    _find(request, name)
     return Response()
 
 
@@ -112,8 +112,8 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
     summary="Triton's model configuration",
 )
 @router.get("/models/{name}/versions/{version}/config", include_in_schema=False)
-async def configuration(request: Request, name: str, version: str | None = None) -> ModelConfig:
-    _, model, chain = _find(request, name, version)
+async def configuration(request: Request, name: str) -> ModelConfig:
+    _, model, chain = _find(request, name)
     return ModelConfig(
         name=name,
         platform=PLATFORM,
@@ -134,11 +134,11 @@ async def configuration(request: Request, name: str, version: str | None = None)
     summary="Run a model on tensors",
 )
 @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
-async def infer(request: Request, call: CurrentCall, name: str, version: str | None = None) -> Response:
+async def infer(request: Request, call: CurrentCall, name: str) -> Response:
     """Tensors as JSON, or with the binary tensor data extension as raw bytes after the JSON. A batch is at most as large as
     the model's configuration says."""
     content = await bodies.whole(request)
-    task, found, chain = _find(request, name, version)
+    task, found, chain = _find(request, name)
     model = call.model(task, found.name)
     header = request.headers.get(tensors.HEADER_LENGTH)
     asked = await call.work("decode", partial(tensors.parse, content, header, chain.inputs, chain.outputs))
@@ -149,8 +149,9 @@ async def infer(request: Request, call: CurrentCall, name: str, version: str | N
     return Response(body, media_type=bodies.JSON if head is None else "application/octet-stream", headers=headers)
 
 
-def _find(request: Request, name: str, version: str | None) -> tuple[str, Model, Chain]:
+def _find(request: Request, name: str) -> tuple[str, Model, Chain]:
     store: Store = request.app.state.store
+    version = request.path_params.get("version")
     task, _, model_name = name.partition(".")
     if task not in store.tasks or not model_name:
         known = ", ".join(f"{task}.{model.name}" for task in store.tasks for model in store.serving(task)) or "none"

@@ -25,7 +25,7 @@ MOST_REGIONS = 100
 AT_THRESHOLD = 128
 """Grey level in heatmaps of an error that equals the pixel threshold."""
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class AnomalyRequest(bodies.Body):
@@ -69,7 +69,7 @@ async def anomaly(call: CurrentCall, request: Annotated[AnomalyRequest, bodies.b
     """Scores a picture by how far it is from the normal ones that the model knows, and shows where.
 
     The model's thresholds were set on normal pictures that it was not fitted on, for the share of false alarms that `GET /v1/models/{name}`
-    tells; `threshold` overrides that of the score. With `Accept: image/*` the answer is the heatmap.
+    tells; `threshold` overrides that of the score. With `Accept: image/png` the answer is the heatmap.
     """
     accepted = call.accepts(media.JSON)
     model = call.model(TASK, request.model)

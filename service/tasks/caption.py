@@ -29,11 +29,11 @@ equation 14)."""
 DECIMALS = 5
 """Of attention in an answer."""
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class CaptionRequest(bodies.Body):
-    """`beams` belongs to `beam`; `temperature` and `seed` belong to `sample`."""
+    """`beams` belongs to `beam`; `temperature` and `seed` belong to `sample`; a field that is at its default is as good as left out."""
 
     image: bodies.Picture
     model: bodies.Model = None
@@ -52,7 +52,7 @@ class CaptionRequest(bodies.Body):
     @model_validator(mode="after")
     def _together(self) -> Self:
         for name, decoding in (("beams", "beam"), ("temperature", "sample"), ("seed", "sample")):
-            if name in self.model_fields_set and getattr(self, name) is not None and self.decoding != decoding:
+            if getattr(self, name) != type(self).model_fields[name].default and self.decoding != decoding:
                 raise ValueError(f"{name} belongs to decoding={decoding}")
         return self
 

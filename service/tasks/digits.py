@@ -17,7 +17,7 @@ from service.problems import invalid
 TASK = "digits"
 ROLES = {"decoder": Role(frozenset({"latents", "labels"}), frozenset({"images"}))}
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class DigitsRequest(bodies.Body):
@@ -64,7 +64,7 @@ REQUEST = DigitsRequest
 async def digits(call: CurrentCall, request: Annotated[DigitsRequest, bodies.body(DigitsRequest)]) -> Response:
     """Draws one picture for each asked digit. The same latent for all gives one handwriting.
 
-    With `Accept: image/*` the answer is one picture: the digits side by side.
+    With `Accept: image/png` the answer is one picture: the digits side by side.
     """
     accepted = call.accepts(media.JSON)
     model = call.model(TASK, request.model)

@@ -17,7 +17,7 @@ ROLES = {"encoder": Role(frozenset({"images"}), frozenset({"embedding"}), option
 TOLD = 5
 """Classes, of a model that knows any."""
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class EmbedRequest(bodies.Body):

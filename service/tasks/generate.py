@@ -20,14 +20,15 @@ ROLES = {
     "decoder": Role(frozenset({"latents"}), frozenset({"images"})),
 }
 
+STEPS = 8
 FINE = 64
 """At how many places a way is looked at, to take steps on it that are even to the eye."""
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class GenerateRequest(bodies.Body):
-    """Give at most one of `n`, `latents` and `between`."""
+    """Give at most one of `n`, `latents` and `between`; a field that is at its default is as good as left out."""
 
     model: bodies.Model = None
     n: Annotated[int, Field(ge=1, le=64, description="how many pictures")] = 1
@@ -46,7 +47,7 @@ class GenerateRequest(bodies.Body):
             description="two seeds or two latents: pictures on the way from one to the other, closer together where they change fast",
         ),
     ] = None
-    steps: Annotated[int, Field(ge=2, le=64, description="how many pictures `between` makes, both ends included")] = 8
+    steps: Annotated[int, Field(ge=2, le=64, description="how many pictures `between` makes, both ends included")] = STEPS
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -54,7 +55,7 @@ class GenerateRequest(bodies.Body):
             raise ValueError("give latents or between, not both")
         if self.n != 1 and (self.latents is not None or self.between is not None):
             raise ValueError("n counts pictures made from noise: leave it out beside latents or between")
-        if "steps" in self.model_fields_set and self.between is None:
+        if self.steps != STEPS and self.between is None:
             raise ValueError("steps belongs to between")
         return self
 
@@ -80,7 +81,7 @@ REQUEST = GenerateRequest
 async def generate(call: CurrentCall, request: Annotated[GenerateRequest, bodies.body(GenerateRequest)]) -> Response:
     """Draws pictures from seeded noise, decodes given latents, or walks between two seeds or latents.
 
-    With `Accept: image/*` the answer is one picture: a near-square sheet in reading order, or, with
+    With `Accept: image/png` the answer is one picture: a near-square sheet in reading order, or, with
     `between`, a strip.
     """
     accepted = call.accepts(media.JSON)

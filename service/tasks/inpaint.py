@@ -16,7 +16,7 @@ from service.provenance import Source
 TASK = "inpaint"
 ROLES = {"inpainter": Role(frozenset({"images", "masks"}), frozenset({"inpainted"}))}
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class InpaintRequest(bodies.Body):

@@ -18,7 +18,7 @@ ROLES = {
     "decoder": Role(frozenset({"latents"}), frozenset({"images"}), takes={"latents": "embedding"}),
 }
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class ReconstructRequest(bodies.Body):

@@ -16,7 +16,7 @@ from service.problems import invalid
 TASK = "swap"
 ROLES = {"swapper": Role(frozenset({"images", "labels"}), frozenset({"swapped"}))}
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class SwapRequest(bodies.Body):

@@ -14,7 +14,7 @@ from service.engine.store import Role
 TASK = "translate"
 ROLES = {"translator": Role(frozenset({"images"}), frozenset({"translated"}))}
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class TranslateRequest(bodies.Body):

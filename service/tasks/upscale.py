@@ -16,7 +16,7 @@ TASK = "upscale"
 ROLES = {"upscaler": Role(frozenset({"images"}), frozenset({"upscaled"}))}
 SCALE = SCALES["upscaled"]
 
-router = bodies.router(TASK)
+router = bodies.router()
 
 
 class UpscaleRequest(bodies.Body):

@@ -8,28 +8,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from browser.visitor import Visitor
-from built import DETECTED, NORMAL, SIDE, brightness, build, captioner, either, painted
+from built import DETECTED, NORMAL, brightness, build, complete
 from playwright.sync_api import Browser, sync_playwright
-from support import MODELS, Server
-
-from service.contract import manifest as manifests
-from service.contract.manifest import Fit
+from support import Server
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The shipped models; one built by hand for each operation that none of them serves, and a detector that draws what is normal."""
     folder = tmp_path_factory.mktemp("browser") / "models"
-    folder.mkdir()
-    for model in MODELS.iterdir():
-        (folder / model.name).symlink_to(model)
-    served = {task for model in MODELS.iterdir() for task in manifests.read(model).tasks}
-    if "caption" not in served:
-        captioner(folder, default_for=("caption",), fit=Fit(height=SIDE, width=SIDE, channels=3, mode="stretch"))
-    if "inpaint" not in served:
-        build(folder, "paint", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
-    if "swap" not in served:
-        build(folder, "other", either(), "swap", "swapper", "swapped", default_for=("swap",), classes=("google", "twitter"))
+    complete(folder)
     build(folder, "brightness", brightness(), "anomaly", "detector", DETECTED, normal=NORMAL)
     running = Server(ATELIER_MODELS=str(folder))
     running.until_loaded()

@@ -8,12 +8,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from support import MODELS, ROOT, Server, pixels
+
+from service.tasks import TASKS
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -22,21 +26,38 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False)
 
 
+JSON, FORM = "application/json", "multipart/form-data"
+KINDS = {
+    "generate": (JSON, JSON),
+    "digits": (JSON, JSON),
+    "embed": (FORM, JSON),
+    "reconstruct": (FORM, "image/png"),
+    "translate": (FORM, "image/png"),
+    "upscale": (FORM, "image/png"),
+    "inpaint": (FORM, "image/png"),
+    "anomaly": (FORM, JSON),
+    "caption": (FORM, JSON),
+    "swap": (FORM, "image/png"),
+}
+"""What each operation takes and gives."""
+
+
+@cache
+def document() -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(run("openapi").stdout)
+    return made
+
+
 def test_each_operation_has_one_request_type_and_one_success_type(client: httpx.Client) -> None:
-    document = client.get("/openapi.json").json()
-    kinds = {
-        "generate": "application/json",
-        "digits": "application/json",
-        "embed": "multipart/form-data",
-        "reconstruct": "multipart/form-data",
-    }
-    for task, kind in kinds.items():
-        operation = document["paths"][f"/v1/{task}"]["post"]
-        assert operation["operationId"] == task
-        assert list(operation["requestBody"]["content"]) == [kind]
+    assert KINDS.keys() == {task.TASK for task in TASKS}
+    served = client.get("/openapi.json").json()
+    for task, (taken, given) in KINDS.items():
+        operation = served["paths"][f"/v1/{task}"]["post"]
+        assert (operation["operationId"], operation["tags"]) == (task, ["pictures"])
+        assert list(operation["requestBody"]["content"]) == [taken]
         success = {status: answer for status, answer in operation["responses"].items() if status.startswith("2")}
         assert list(success) == ["200"]
-        assert list(success["200"]["content"]) == ["image/png" if task == "reconstruct" else "application/json"]
+        assert list(success["200"]["content"]) == [given]
         assert {"404", "413", "415", "422", "503"} <= operation["responses"].keys()
 
 
@@ -49,6 +70,50 @@ def test_every_reference_of_the_document_resolves(client: httpx.Client) -> None:
     assert "HTTPValidationError" not in set(found)
     assert schemas["EmbedRequest"]["properties"]["image"]["format"] == "binary"
     assert "unreadable_image" in schemas["Code"]["enum"]
+
+
+def test_the_document_is_the_one_of_docs() -> None:
+    """Clients are generated from it: whoever changes the API sees here that it changed."""
+    kept = (ROOT / "docs" / "openapi.json").read_text()
+    assert run("openapi").stdout == kept, "The API is another than docs/openapi.json says. If it is meant to be: make openapi"
+
+
+def test_every_error_is_the_one_problem() -> None:
+    for path, operations in document()["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                if not status.startswith("2") and not path.endswith("/health/ready"):
+                    problem = answer["content"]["application/problem+json"]["schema"]
+                    assert problem == {"$ref": "#/components/schemas/Problem"}, (path, status)
+
+
+def test_the_document_says_who_may_call() -> None:
+    made = document()
+    assert made["security"] == [{}, {"key": []}]
+    assert made["paths"]["/v1/models/reload"]["post"]["security"] == [{"key": []}]
+    for path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"):
+        assert made["paths"][path]["get"]["security"] == []
+    for path in ("/v1/generate", "/v1/models", "/v2"):
+        (operation,) = made["paths"][path].values()
+        assert "security" not in operation
+        assert {"401", "429"} <= operation["responses"].keys()
+
+
+def test_null_is_only_where_json_may_have_it() -> None:
+    schemas = document()["components"]["schemas"]
+    with_null = {name for name, schema in schemas.items() if '"null"' in json.dumps(schema)}
+    assert with_null == {"GenerateRequest", "DigitsRequest", "InferenceRequest", "InputTensor", "Parameters"}
+    assert schemas["EmbedRequest"]["properties"]["model"] == {
+        "type": "string",
+        "description": "name of the model; without it the task's default serves",
+    }
+
+
+def test_titles_say_no_name_again() -> None:
+    made = document()
+    assert made["info"]["title"] == "Atelier"
+    assert "title" in made["components"]["schemas"]["Problem"]["properties"]
+    assert not re.search(r'"title": "', json.dumps({name: part for name, part in made.items() if name != "info"}))
 
 
 def test_the_docs_page_needs_no_other_host(client: httpx.Client) -> None:

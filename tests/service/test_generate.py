@@ -118,6 +118,12 @@ def test_invalid_requests_name_the_field(client: httpx.Client, body: dict[str, o
     assert answer.json()["errors"][0]["loc"][: len(loc)] == loc
 
 
+def test_defaults_may_be_sent(client: httpx.Client) -> None:
+    """As clients do that were generated from the OpenAPI document."""
+    assert ask(client, n=1, steps=8, truncation=1, seed=3) == ask(client, seed=3)
+    assert len(ask(client, n=1, steps=8, between=[1, 2])["images"]) == 8
+
+
 @pytest.mark.parametrize(
     "text", ['{"latents": [[NaN]]}', '{"latents": [[Infinity]]}', '{"truncation": NaN}', '{"n": 1', "[1]", "3", "null", '"text"']
 )

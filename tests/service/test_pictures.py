@@ -52,6 +52,17 @@ def test_the_same_picture_in_another_form_is_the_same_embedding(client: httpx.Cl
         assert embed(client, content)["embedding"] == plain
 
 
+def test_a_file_needs_no_name(client: httpx.Client, digit: bytes) -> None:
+    boundary, large = b"--x\r\n", encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 1200), np.uint8)))
+    assert len(large) > 1_200_000
+    for content in (digit, large):
+        part = b'Content-Disposition: form-data; name="image"\r\nContent-Type: image/png\r\n\r\n' + content + b"\r\n"
+        field = b'Content-Disposition: form-data; name="model"\r\n\r\nvae\r\n'
+        body = boundary + part + boundary + field + b"--x--"
+        answer = client.post("/v1/embed", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+        assert answer.json() == embed(client, content, model="vae")
+
+
 def test_base64_in_json_is_the_same_request(client: httpx.Client, digit: bytes) -> None:
     answer = client.post("/v1/embed", json={"image": base64.b64encode(digit).decode(), "model": "vae"})
     assert answer.json() == embed(client, digit, model="vae")
@@ -96,6 +107,15 @@ def test_accept_is_weighed(client: httpx.Client) -> None:
         assert client.post("/v1/digits", json={"digits": "1"}, headers=headers).headers["content-type"] == "image/jpeg"
     browser = "text/html,application/xhtml+xml,*/*;q=0.8"
     assert client.post("/v1/digits", json={"digits": "1"}, headers={"Accept": browser}).headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"), [("", "image/png"), (", image/webp", "image/webp"), (";q=0.5 , application/json", "application/json")]
+)
+def test_accepting_problems_says_nothing_of_pictures(client: httpx.Client, digit: bytes, accept: str, kind: str) -> None:
+    """Some clients that are generated from the OpenAPI document ask for nothing else."""
+    answer = client.post("/v1/reconstruct", files={"image": digit}, headers={"Accept": f"application/problem+json{accept}"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
 
 
 @pytest.mark.parametrize("path", ["digits", "generate", "reconstruct", "embed"])
