@@ -70,6 +70,7 @@ def _against_references(sentences: list[str], references: list[list[str]]) -> Fi
     names = [f"caption_bleu_{order}" for order in captions.ORDERS]
     figures: Figures = {name: (value, None, None) for name, value in zip(names, captions.bleu(sentences, references), strict=True)}
     figures["caption_rouge_l"] = captions.rouge_l(sentences, references), None, None
+    figures["caption_word_recall"] = captions.word_recall(sentences, references), None, None
     agreement = captions.agreement(references)
     beside = (agreement, "one reference against the others") if agreement else (None, None)
     figures["caption_cider_d"] = captions.cider_d(sentences, references), *beside

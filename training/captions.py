@@ -22,6 +22,38 @@ BETA = 1.2
 SIGMA = 6.0
 """Words by which lengths may differ in CIDEr-D."""
 
+FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "some",
+        "any",
+        "our",
+        "your",
+        "another",
+        "this",
+        "that",
+        "it",
+        "its",
+        "and",
+        "or",
+        "of",
+        "on",
+        "in",
+        "at",
+        "with",
+        "by",
+        "to",
+        "for",
+        "from",
+        "is",
+        "are",
+        "be",
+    ]
+)
+"""Words that name nothing."""
+
 Gram = tuple[str, ...]
 References = Sequence[Sequence[str]]
 Scenes = Sequence[Sequence[Thing]]
@@ -132,6 +164,16 @@ def agreement(references: References) -> float:
 def distinct(captions: Sequence[str]) -> float:
     """The share of different captions among all."""
     return len(set(captions)) / len(captions)
+
+
+def word_recall(captions: Sequence[str], references: References) -> float:
+    """The share of a reference's words, function words left out, that are said: of the reference of which most are, on average over the
+    pictures."""
+    shares = []
+    for caption, sentences in zip(captions, references, strict=True):
+        said, named = set(caption.split()), [set(sentence.split()) - FUNCTION_WORDS for sentence in sentences]
+        shares += [max(found)] if (found := [len(words & said) / len(words) for words in named if words]) else []
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def object_figures(captions: Sequence[str], objects: Scenes) -> tuple[float, float]:

@@ -57,6 +57,7 @@ MEANING = {
     "caption_rouge_l": "↑ ROUGE-L, 0 to 1",
     "caption_cider_d": "↑ CIDEr-D, 0 to 10; beam search",
     "caption_greedy_cider_d": "↑ CIDEr-D of the likeliest word each time",
+    "caption_word_recall": "↑ words of a reference but for function words that are said, share",
     "caption_distinct": "↑ different captions among all, share",
     "caption_sampled_distinct": "↑ different captions among 8 that are drawn by chance, mean number",
     "caption_object_recall": "↑ things in the pictures that are named, share",

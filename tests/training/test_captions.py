@@ -102,6 +102,13 @@ def test_captions_of_nothing_have_low_figures_and_no_error() -> None:
 CAT, DOG, HIGH = Thing("cat", (0, 60, 30, 30)), Thing("dog", (60, 60, 30, 30)), Thing("cat", (60, 5, 30, 30))
 
 
+def test_words_of_the_nearest_reference_count_but_for_those_that_name_nothing() -> None:
+    references = [["a red apple", "some fruit"], ["the zebra and a horse"], ["it is a"]]
+    assert captions.word_recall(["an apple on a table", "a zebra", "a"], references) == pytest.approx((0.5 + 0.5) / 2)
+    assert captions.word_recall(["fruit", "a", "a"], references) == pytest.approx(0.5)
+    assert captions.word_recall(["a"], [["a"]]) == 0.0
+
+
 def test_objects_count_as_often_as_they_are_named() -> None:
     scenes = [(CAT, DOG), (CAT, HIGH), (DOG,)]
     assert captions.object_figures(["a cat and a dog", "two cats", "a dog"], scenes) == (1, 1)
