@@ -7,6 +7,7 @@ import pytest
 
 from training import captions
 from training.data import Thing
+from training.recipes.show_attend_tell import mark
 
 CAPTIONED = [
     (
@@ -132,3 +133,10 @@ def test_attention_points_at_what_a_word_names() -> None:
     maps[7, 2, 3] = 2
     assert captions.pointing_game([words], [maps], [(CAT, DOG)], 100) == 1
     assert captions.pointing_game([["nothing"]], [maps], [(CAT, DOG)], 100) == 0
+
+
+def test_words_are_to_be_looked_for_where_the_things_lie_that_they_name() -> None:
+    places = np.zeros((7, 4, 4), np.float32)
+    mark(places, "a red apple and two zebras on blue", [Thing("zebra", (0, 0, 48, 48)), Thing("zebra", (144, 100, 40, 20))], 192)
+    assert places[5].tolist() == [[1, 0, 0, 0], [0] * 4, [0, 0, 0, 1], [0] * 4]
+    assert places.sum() == 2  # no apple is there, and the other words name nothing

@@ -2,14 +2,16 @@
 
 Xu et al. 2015: a frozen ImageNet network's map as a grid of features, additive attention (Bahdanau et al. 2015, appendix A.1.2) and a GRU,
 trained by teacher forcing with doubly stochastic attention (section 4.2.1). `improved`: two maps of EfficientNet-Lite0, places told by a
-learned code, a gate on what is seen (section 4.2.1), label smoothing, dropout, a moving average of the weights. `chapter`: without
-these; its own frozen network is Inception v3 (`--backbone inception_v3`).
+learned code, a gate on what is seen (section 4.2.1), label smoothing, dropout, a moving average of the weights, and, where the data says
+where things are, attention that learns to lie there when they are named (Liu et al. 2017). `chapter`: without these; its own frozen
+network is Inception v3 (`--backbone inception_v3`).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.contract.manifest import END, SPECIAL, START
 from training import backbone
-from training.data import Dataset, Split, phrases
+from training.data import Dataset, Split, Thing, phrases
 from training.data.pixels import to_floats
 from training.layers import double, from_pixels, infer, serve
 from training.loop import Run, contact_sheet, evenly
@@ -59,11 +61,14 @@ class Config:
     longest: int = setting(24, "words of the sentences that are learned from, at most")
     learning_rate: float = setting(1e-3, "of Adam, at its highest")
     coverage: float = setting(0.5, "weight of looking at all places alike over a sentence", least=0)
+    pointing: float = setting(
+        0.5, "weight of looking at a thing while naming it, where the data says where it is", least=0, only="improved"
+    )
     smoothing: float = setting(0.1, "share of the probability that goes to all words alike", least=0, below=1, only="improved")
     dropout: float = setting(0.3, "share of values that are left out before words are chosen", least=0, below=1, only="improved")
 
 
-CHAPTER = Config(variant="chapter", units=512, smoothing=0.0, dropout=0.0)
+CHAPTER = Config(variant="chapter", units=512, pointing=0.0, smoothing=0.0, dropout=0.0)
 
 
 @dataclass(frozen=True)
@@ -180,8 +185,13 @@ def train(config: Config, data: Dataset, run: Run) -> Teller:
     step = Step(_loss(teller, config), trained, annealed(config.learning_rate, plan.steps, clipnorm=5.0), state)
 
     def one(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
-        chosen = np.stack([sentences[index][random.integers(len(sentences[index]))] for index in indices])
-        return step(seen[indices].astype(np.float32), chosen)
+        which = [random.integers(len(sentences[index])) for index in indices]
+        chosen = np.stack([sentences[index][number] for index, number in zip(indices, which, strict=True)])
+        where = np.zeros((*chosen.shape, *shapes[0][:2]), np.float32)
+        if data.train.objects:
+            for place, index, number in zip(where, indices, which, strict=True):
+                mark(place, data.train.captions[index][number], data.train.objects[index], data.shape[0])
+        return step(seen[indices].astype(np.float32), chosen, where)
 
     shown = evenly(data.validation.images, 16)
 
@@ -192,6 +202,24 @@ def train(config: Config, data: Dataset, run: Run) -> Teller:
     run.fit(one, plan, variables=[*trained, *state, *step.variables], sheet=sheet)
     step.finish()
     return teller
+
+
+def mark(places: np.ndarray, sentence: str, things: Sequence[Thing], side: int) -> None:
+    """Writes 1 where the things lie that a sentence names, at the words that name them.
+
+    Args:
+        places: (words, rows, columns), zeros; a grid over the whole picture for each word, or for the first ones.
+        things: of the picture, with their boxes.
+        side: of the picture that the boxes are in, in pixels.
+    """
+    rows, columns = places.shape[1:]
+    for mention in phrases.mentions(phrases.words(sentence)):
+        for left, top, width, height in (thing.box for thing in things if thing.label == mention.label):
+            down, across = (
+                slice(int(first * cells / side), math.ceil((first + size) * cells / side))
+                for first, size, cells in ((top, height, rows), (left, width, columns))
+            )
+            places[mention.start : mention.stop, down, across] = 1.0
 
 
 AT_ONCE = 64
@@ -209,10 +237,10 @@ def _seen(frozen: keras.Model, split: Split) -> np.ndarray:
 def _loss(teller: Teller, config: Config) -> Any:
     improved = config.variant == "improved"
 
-    def loss(seen: Any, sentences: Any) -> tuple[Any, dict[str, Any]]:
+    def loss(seen: Any, sentences: Any, where: Any) -> tuple[Any, dict[str, Any]]:
         looked = teller.look(seen, training=True)
         state, words = looked["state"], ops.full_like(sentences[:, 0], START)
-        counted, total, covered = 0.0, 0.0, 0.0
+        counted, total, covered, names, missed = 0.0, 0.0, 0.0, 0.0, 0.0
         goes_on = ops.ones_like(state[:, 0])  # 1 until the end has been said
         for place in range(sentences.shape[1]):
             given = {"features": looked["features"], "keys": looked["keys"], "state": state, "words": words}
@@ -224,9 +252,16 @@ def _loss(teller: Teller, config: Config) -> Any:
             total -= ops.sum(goes_on * likely)
             counted += ops.sum(goes_on)
             covered += goes_on[:, None, None] * found["attention"]
+            named = ops.max(where[:, place], axis=(1, 2))
+            names += ops.sum(named)
+            missed -= ops.sum(named * ops.log(ops.sum(where[:, place] * found["attention"], axis=(1, 2)) + 1e-3))
             goes_on = goes_on * ops.cast(words != END, "float32")
         scalars = {"loss": total / counted, "coverage": ops.mean(ops.square(1.0 - covered))}
-        return scalars["loss"] + config.coverage * scalars["coverage"], scalars
+        value = scalars["loss"] + config.coverage * scalars["coverage"]
+        if improved and config.pointing:
+            scalars["pointing"] = missed / ops.maximum(names, 1.0)
+            value += config.pointing * scalars["pointing"]
+        return value, scalars
 
     return loss
 
