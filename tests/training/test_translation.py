@@ -16,7 +16,7 @@ from training import backbone, judges, translation
 from training.data import drawn, edges, emoji, folder, load, maps
 from training.problems import TrainingError
 from training.recipes.cyclegan import Pool
-from training.recipes.face_swap import warped
+from training.recipes.face_swap import coloured, warped
 from training.translating import ColourTable, _found_again
 
 HERE = Path(__file__).parent
@@ -236,3 +236,17 @@ def test_pairs_as_pix2pixs_data_sets_have_them(tmp_path: Path) -> None:
         assert np.array_equal(first[..., 1], second[..., 1])
         assert {*first[..., 0].ravel().tolist()} == {10}
         assert {*second[..., 0].ravel().tolist()} == {200}
+
+
+def test_colours_are_bent_and_white_and_black_stay() -> None:
+    random = np.random.default_rng(0)
+    shades = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None, None], 40, axis=0) * np.ones((1, 1, 1, 3), np.uint8)
+    bent = coloured(shades, 0.7, random)
+    assert (bent[:, 0] == 0).all()
+    assert (bent[:, 255] == 255).all()
+    assert (np.diff(bent.astype(int), axis=1) >= 0).all()
+    middle = bent[:, 128, 0].astype(int)
+    assert middle.min() < 100
+    assert middle.max() > 156
+    assert (np.ptp(middle, axis=1) > 5).mean() > 0.8  # channels differ: hues change too
+    assert np.array_equal(coloured(shades, 0.0, random), shades)

@@ -1,9 +1,9 @@
 """Face swap: one encoder of faces, and a decoder for each of two identities.
 
-The architecture behind face swaps (Perov et al. 2020, section 3.2, without the later stages): each decoder learns to restore
-its own identity from what the encoder kept of a warped picture; to swap is to take the other decoder. `improved`: what is kept is a
-small map, and swapped pictures are judged by discriminators of patches and swapped back (as Liu et al. 2017, section 2, do with an
-encoder for each domain). `chapter`: what is kept is a vector, and nothing is asked of swapped pictures.
+The architecture behind face swaps (Perov et al. 2020, section 3.2, without the later stages): each decoder learns to restore its own
+identity from what the encoder kept of a warped picture in other colours; to swap is to take the other decoder. `improved`: what is kept
+is a small map, and swapped pictures are judged by discriminators of patches and swapped back (as Liu et al. 2017, section 2, do with an
+encoder for each domain). `chapter`: what is kept is a vector, colours stay, and nothing is asked of swapped pictures.
 """
 
 from __future__ import annotations
@@ -50,10 +50,13 @@ class Config:
     latent_dimension: int = setting(256, "numbers that a face is kept in", only="chapter")
     learning_rate: float = setting(5e-4, "of Adam, at its highest")
     warp: float = setting(3.0, "how far a picture's points are moved on the way in, in pixels of 64", least=0)
+    colour: float = setting(
+        0.3, "how far the brightness of a picture's colours is bent on the way in, in powers of e", least=0, only="improved"
+    )
     mask: float = setting(3.0, "weight of the figure's pixels over the white around it", least=1)
     perceptual: float = setting(0.5, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
-    adversarial: float = setting(0.3, "weight of the discriminators' judgement of swapped pictures; 0: none", least=0, only="improved")
-    cycle: float = setting(1.0, "weight of what is swapped there and back", least=0, only="improved")
+    adversarial: float = setting(1.0, "weight of the discriminators' judgement of swapped pictures; 0: none", least=0, only="improved")
+    cycle: float = setting(0.5, "weight of what is swapped there and back", least=0, only="improved")
     judge: Literal["pictures", "features"] = setting(
         "features", "what the discriminators see: pixels, or also maps of EfficientNet-Lite0", only="improved"
     )
@@ -63,7 +66,7 @@ class Config:
 
 
 NEEDED = "face-swap needs pictures of two identities"
-CHAPTER = Config(variant="chapter", learning_rate=5e-5)
+CHAPTER = Config(variant="chapter", learning_rate=5e-5, colour=0.0)
 
 
 def encoder(size: int, channels: int, config: Config) -> keras.Model:
@@ -130,10 +133,25 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
 
 
 def _prepared(pictures: np.ndarray, config: Config, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """What goes in, warped, and what should come out, floats in -1..1; both mirrored or neither."""
+    """What goes in, warped and in other colours, and what should come out, floats in -1..1; both mirrored or neither."""
     mirrored = random.random(len(pictures)) < 0.5
     pictures = np.where(mirrored[:, None, None, None], pictures[:, :, ::-1], pictures)
-    return to_floats(warped(pictures, config.warp * pictures.shape[1] / 64, random)), to_floats(pictures)
+    given = warped(pictures, config.warp * pictures.shape[1] / 64, random)
+    return to_floats(coloured(given, config.colour, random) if config.colour else given), to_floats(pictures)
+
+
+def coloured(pictures: np.ndarray, most: float, random: np.random.Generator) -> np.ndarray:
+    """Pictures uint8 (n, h, w, 3) with other colours: each raised to a power, half of it all channels' and half each one's own, from
+    -most to most in powers of e. White stays white.
+
+    So a decoder learns its identity's colours for what it is shown, rather than to keep those that come in (the random colour transfer of
+    Perov et al. 2020, section 3.2).
+    """
+    number, *_, channels = pictures.shape
+    powers = random.uniform(-most, most, (number, 1)) / 2 + random.uniform(-most, most, (number, channels)) / 2
+    bent = (np.arange(256) / 255.0) ** np.exp(powers)[..., None]  # (n, channels, 256)
+    item, channel = np.arange(number)[:, None, None, None], np.arange(channels)
+    return np.rint(255 * bent).astype(np.uint8)[item, channel, pictures]
 
 
 def warped(pictures: np.ndarray, most: float, random: np.random.Generator) -> np.ndarray:
