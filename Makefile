@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large lint format lock clean
+.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large captions lint format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
@@ -63,6 +63,10 @@ pressure: $(VENV)/.cpu $(VENV)/.dev
 # One picture: make large ARGS="translate pix2pix-relief-to-satellite 256x256"
 large: $(VENV)/.cpu $(VENV)/.dev
 	$(BIN)/python tests/bench/large.py $(ARGS)
+
+# Captions: how long one takes, and how many a second for several clients: make captions ARGS=captions-scenes
+captions: $(VENV)/.cpu $(VENV)/.dev
+	$(BIN)/python tests/bench/captions.py $(ARGS)
 
 .venv-litserve/.done: tests/bench/litserve.txt
 	$(PYTHON) -m venv .venv-litserve
