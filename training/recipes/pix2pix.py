@@ -47,7 +47,9 @@ class Config:
     epochs: int = setting(6, "passes over the training pairs")
     batch_size: int = setting(4, "pairs a step")
     crop: int = setting(128, "side of the random crops that a step sees")
-    turned: Literal["no", "yes"] = setting("no", "whether pairs are shown mirrored and turned by quarters too")
+    turned: Literal["no", "yes", "early"] = setting(
+        "no", "whether pairs are shown mirrored and turned by quarters too; early: in the first two thirds of the training"
+    )
     width: int = setting(32, "filters of the first convolutions")
     levels: int = setting(3, "how often the generator halves a picture", only="improved")
     blocks: int = setting(2, "residual blocks at the narrowest place", only="improved")
@@ -65,6 +67,8 @@ class Config:
 
 
 CHAPTER = Config(variant="chapter", width=64, learning_rate=2e-4, reconstruction=100.0, batch_size=1)
+EARLY = 2 / 3
+"""Of a training, the part in which pairs are turned early."""
 
 
 def pairs(config: Config, data: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +115,8 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         drawn = edges.sketches(targets[indices], random) if config.input == "edges" else inputs[indices]
         both = translation.cropped([drawn, targets[indices]], side, random)
-        given, wanted = map(to_floats, translation.turned(both, random) if config.turned == "yes" else both)
+        turned = config.turned == "yes" or (config.turned == "early" and run.step < plan.steps * EARLY)
+        given, wanted = map(to_floats, translation.turned(both, random) if turned else both)
         scalars = draw_step(given, wanted, judges.corner(random))
         views = scalars.pop("views")
         return scalars | (judge_step(*views) if config.adversarial else {})
