@@ -71,7 +71,7 @@ class Float16(Part):
     """The same graph computed in half precision, for GPUs. Its inputs and outputs are those of the graph.
 
     Attributes:
-        difference: the most that its answers differed from the graph's at export: levels of pictures, or a share of the largest value.
+        difference: the most that its answers differed from the graph's at export, as a share of the largest value (of pictures: 255).
     """
 
     file: FileName
