@@ -38,6 +38,14 @@ inside() {
   "${buildah[@]}" run --isolation chroot "$@"
 }
 
+# Runs the image's health check.
+healthy() {
+  local test
+  mapfile -d '' -t test < <("${buildah[@]}" inspect --type image "$image" |
+    python3 -c 'import json, sys; print(*json.load(sys.stdin)["Docker"]["config"]["Healthcheck"]["Test"][1:], sep="\0", end="\0")')
+  inside --env "ATELIER_PORT=$port" "$container" -- "${test[@]}"
+}
+
 "${buildah[@]}" build --isolation chroot --format docker --layers "${options[@]}" \
   --file docker/service.Dockerfile --target cpu --tag "$image" .
 
@@ -47,6 +55,7 @@ megabytes=$(($(stat --format %s "$place/image.tar") / 1000000))
 rm "$place/image.tar"
 
 container=$("${buildah[@]}" from --pull-never "$image")
+inside "$container" -- python -m service doctor
 version=$(inside "$container" -- python -m service --version)
 writable=$(inside "$container" -- find / -xdev -writable -not -path '/proc/*' -not -path '/sys/*' -not -path '/dev/*' \
   -not -path /tmp -not -path /var/tmp -not -path /run/lock -not -type l 2> /dev/null || true)
@@ -64,9 +73,11 @@ until curl --silent --fail --output "$place/ready.json" "http://127.0.0.1:$port/
 done
 milliseconds=$((($(date +%s%N) - began) / 1000000))
 server=$(innermost "$runner")
+busy=$(awk -v "ticks=$(getconf CLK_TCK)" '{ printf "%.1f", ($14 + $15) / ticks }' "/proc/$server/stat")
 [ "$(stat --format %u "/proc/$server")" = 10001 ] || fail "the server does not run as its own user"
 curl --silent --fail --output "$place/digits.png" --header 'Accept: image/png' --json '{"digits": "2026"}' "http://127.0.0.1:$port/v1/digits"
 [ "$(head --bytes 4 "$place/digits.png" | tail --bytes 3)" = PNG ] || fail "no picture came back"
+healthy || fail "the image's health check does not find a ready server healthy"
 sleep 2
 resident=$(awk '/VmRSS/ { print int($2 * 1.024 / 1000) }' "/proc/$server/status")
 models=$(python3 -c 'import json, sys; print(len(json.load(open(sys.argv[1]))["models"]))' "$place/ready.json")
@@ -76,6 +87,7 @@ server=""
 code=0
 wait "$runner" || code=$?
 [ "$code" = 0 ] || fail "it was told to stop and ended with $code: $(cat "$place/log")"
+! healthy 2> /dev/null || fail "the image's health check finds a server healthy that is gone"
 ((megabytes <= MOST_MEGABYTES)) || fail "the image has $megabytes MB, $MOST_MEGABYTES are allowed"
 
-echo "$version: $models models; image $megabytes MB; ready after $milliseconds ms; $resident MB resident at rest; stopped with $code"
+echo "$version: $models models; image $megabytes MB; ready after $milliseconds ms, $busy s of them on a core; $resident MB resident at rest; stopped with $code"
