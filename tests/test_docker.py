@@ -10,6 +10,8 @@ import pytest
 import yaml
 from support import ROOT, Server
 
+from service.settings import Settings
+
 DASHBOARD = json.loads((ROOT / "docker" / "grafana" / "dashboards" / "atelier.json").read_text())
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 MADE_BY_PROMETHEUS = {"le", "job", "instance"}
@@ -77,9 +79,25 @@ def test_each_profile_starts_what_it_is_for() -> None:
     assert started("training") == {"training"}
 
 
+def test_keys_are_files_of_secrets() -> None:
+    keys = yaml.safe_load((ROOT / "docker" / "keys.yml").read_text())
+    for name in ("cpu", "gpu"):
+        service = keys["services"][name]
+        assert COMPOSE["services"][name]
+        variables = {f"ATELIER_{secret.upper()}_FILE": f"/run/secrets/{secret}" for secret in service["secrets"]}
+        assert service["environment"] == variables
+        assert {variable.removeprefix("ATELIER_").lower() for variable in variables} <= Settings.model_fields.keys()
+        assert set(service["secrets"]) == keys["secrets"].keys()
+
+
 def test_our_services_are_confined() -> None:
     for name in ("cpu", "gpu", "training"):
         service = COMPOSE["services"][name]
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
         assert service["deploy"]["resources"]["limits"]["memory"]
+
+
+def test_the_documents_list_every_setting() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in Settings.model_fields if f"ATELIER_{name.upper()}" not in text] == []

@@ -80,7 +80,9 @@ def cuda_options(memory: int | None, capture: bool) -> dict[str, str]:
         memory: the most of it, in bytes.
     """
     options = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0", "enable_cuda_graph": "1" if capture else "0"}
-    return options if memory is None else {**options, "gpu_mem_limit": str(memory), "arena_extend_strategy": "kSameAsRequested"}
+    if memory is not None:  # of which growing by powers of two would leave up to a half unused
+        options |= {"gpu_mem_limit": str(memory), "arena_extend_strategy": "kSameAsRequested"}
+    return options
 
 
 def tensorrt_options(memory: int | None, capture: bool, folder: Path, graph: Graph, most: int) -> dict[str, str]:
