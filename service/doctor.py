@@ -100,10 +100,7 @@ def _advice(settings: Settings) -> Iterator[str]:
 def _models(settings: Settings) -> Iterator[tuple[str, str, bool]]:
     """Each model that the settings ask for, the provider and precision of its graphs or why there is none, and whether it is served."""
     placement, wanted = placed(settings), set(settings.load)
-    try:
-        folders = sorted(path.parent for path in settings.models.glob(f"*/{manifests.FILE}"))
-    except OSError:
-        folders = []
+    folders = sorted(path.parent for path in settings.models.glob(f"*/{manifests.FILE}"))
     if not folders:
         yield str(settings.models), "has no models", False
     for folder in folders:

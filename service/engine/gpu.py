@@ -7,6 +7,7 @@ what is asked, and a run can be a captured CUDA graph, which wants the same addr
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Device:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Rows of arrays in host memory, at most `most`; through the buffers of the smallest size that holds them."""
         rows = len(next(iter(inputs.values())))
-        size = next(size for size in self.sizes if size >= rows)
+        size = self.sizes[bisect_left(self.sizes, rows)]
         if size not in self._bound:
             self._bound[size] = _Bound(self._session, self._graph, size, self._captured)
         return self._bound[size].run(inputs, rows)

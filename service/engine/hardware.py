@@ -23,6 +23,7 @@ class Gpu:
     free: int
 
 
+@cache
 def gpus() -> list[Gpu]:
     """Those that `nvidia-smi`, which comes with the driver, lists; none where it is missing or fails."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,memory.free", "--format=csv,noheader,nounits"]

@@ -167,11 +167,10 @@ def _attempts(placement: Placement) -> Iterator[Placement]:
 
 def _check_provider(path: Path, wanted: str, session: onnxruntime.InferenceSession, failures: list[str]) -> None:
     found = _provider(session)
-    if wanted not in ("auto", found):
-        why = f" ({', '.join(filter(None, [hardware.missing(wanted), *failures[:1]]))})"
-        raise ProviderMissing(
-            f"{path.name}: it runs on {found}, but ATELIER_PROVIDER={wanted} was demanded{why}; python -m service doctor says why"
-        )
+    if wanted in ("auto", found):
+        return
+    reasons = [why for why in (hardware.missing(wanted), *failures[:1], "see python -m service doctor") if why]
+    raise ProviderMissing(f"{path.name}: it runs on {found}, but ATELIER_PROVIDER={wanted} was demanded ({'; '.join(reasons)})")
 
 
 def _provider(session: onnxruntime.InferenceSession) -> str:
@@ -190,9 +189,8 @@ def _session(path: Path, graph: Graph, placement: Placement, most: int) -> onnxr
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(
-        str(path), options, providers=providers, enable_fallback=False
-    )  # which would be to the CPU, in silence
+    # its own fallback would be to the CPU, in silence
+    return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=False)
 
 
 def _providers(path: Path, graph: Graph, placement: Placement, most: int) -> list[Any]:

@@ -325,10 +325,7 @@ class _Reading:
 
     def _warn_of_idle_gpu(self, model: Model) -> None:
         if self.settings.provider == "auto" and model.provider == "cpu" and Path("/dev/nvidiactl").exists():
-            logger.warning(
-                "model %s runs on the CPU beside an NVIDIA device: install requirements/gpu.txt in place of requirements/cpu.txt",
-                model.name,
-            )
+            logger.warning("model %s runs on the CPU beside an NVIDIA device: python -m service doctor says why", model.name)
 
     def _fail(self, name: str, why: str, blocks: bool) -> None:
         self.failures[name] = why
