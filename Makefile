@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large captions lint format lock clean
+.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large captions images build-check lint format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
@@ -73,11 +73,28 @@ captions: $(VENV)/.cpu $(VENV)/.dev
 	.venv-litserve/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+# Images atelier:cpu, atelier:gpu and atelier:training, each also tagged with the version. make images BUILDER=podman builds them without Docker.
+BUILDER ?= docker
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
+DOCKERFILE.cpu := --file docker/service.Dockerfile --target cpu
+DOCKERFILE.gpu := --file docker/service.Dockerfile --target gpu
+DOCKERFILE.training := --file docker/training.Dockerfile
+images: image-cpu image-gpu image-training
+image-%:
+	$(BUILDER) build $(DOCKERFILE.$*) --label org.opencontainers.image.version=$(VERSION) --tag atelier:$* --tag atelier:$(VERSION)-$* $(BUILD_OPTIONS) .
+
+# The CPU image built, started, asked and measured, without an engine (apt install buildah).
+build-check:
+	docker/build_check.sh
+
 lint: $(VENV)/.cpu $(VENV)/.telemetry $(VENV)/.dev
 	$(BIN)/ruff check service training tests docker
 	$(BIN)/ruff format --check service training tests docker
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml docker/keys.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix service training tests docker

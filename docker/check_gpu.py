@@ -1,9 +1,10 @@
 """Opens every model on a GPU, compares its answers with the CPU's, and measures both.
 
-    python docker/check_gpu.py [--models models] [--provider cuda]
+    python docker/check_gpu.py [--models models] [--provider cuda] [--precision float16] [--cuda-graphs]
 
 To be run, with requirements/gpu.txt installed, wherever a GPU is at hand. Pictures have to agree within one level in 99.9 % of
-the pixels and within three in all; other outputs within a thousandth of the largest. Ends with 0 when all do, else with 1.
+the pixels and within three in all; other outputs within a thousandth of the largest, in float16 within a hundredth. Ends with 0
+when all do, else with 1.
 """
 
 from __future__ import annotations
@@ -21,16 +22,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from service.contract import manifest as manifests
 from service.contract.manifest import Graph, Port
 from service.engine.session import Placement, Session, SessionError, usable_cores
+from service.engine.store import opened
 
 BATCH = 8
-REPEATS, SECONDS = 20, 1.0
-"""A batch is measured so often, or for so long."""
+REPEATS = 20
+RELATIVE = {"float32": 1e-3, "float16": 1e-2}
+"""Of the largest value, how much another may differ."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--provider", default="cuda", choices=["cuda", "tensorrt", "cpu"])
+    parser.add_argument("--precision", default="float32", choices=list(RELATIVE), help="float16: the variants that manifests list")
+    parser.add_argument("--cuda-graphs", action="store_true", help="runs on the GPU are captured")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, metavar="N", help=f"a batch is measured {REPEATS} times, or so long (default: 1)"
+    )
     options = parser.parse_args(arguments)
     folders = sorted(path.parent for path in options.models.glob(f"*/{manifests.FILE}"))
     if not folders:
@@ -44,25 +52,27 @@ def main(arguments: list[str] | None = None) -> int:
         manifest = manifests.read(folder)
         most = manifest.largest_batch
         for name, graph in manifest.graphs.items():
-            path = folder / graph.file
+            placement = Placement(options.provider, usable_cores(), cuda_graphs=options.cuda_graphs)
             try:
-                there = Session(path, graph, Placement(options.provider, usable_cores()))
+                there = opened(folder, graph, placement, most, options.precision == "float16")
             except SessionError as error:
                 print(f"{folder.name}/{error}", file=sys.stderr)
                 return 1
-            here = Session(path, graph, Placement("cpu", usable_cores()))
-            verdict = compare(here, there, folder / "golden" / f"{name}.npz", made(graph, most))
+            here = Session(folder / graph.file, graph, Placement("cpu", usable_cores()))
+            verdict = compare(here, there, folder / "golden" / f"{name}.npz", made(graph, most), most)
             failed = failed or verdict != "yes"
-            batches = (1, min(BATCH, most), most)
-            times = " | ".join(f"{measure(here, made(graph, batch)):.2f}, {measure(there, made(graph, batch)):.2f}" for batch in batches)
-            print(f"| {folder.name}/{name} | {times} | {verdict} |")
+            times = [
+                f"{measure(here, given, options.seconds):.2f}, {measure(there, given, options.seconds):.2f}"
+                for given in (made(graph, batch) for batch in (1, min(BATCH, most), most))
+            ]
+            print(f"| {folder.name}/{name}{' in float16' * (there.precision == 'float16')} | {' | '.join(times)} | {verdict} |", flush=True)
     return int(failed)
 
 
-def compare(here: Session, there: Session, golden: Path, more: dict[str, np.ndarray]) -> str:
+def compare(here: Session, there: Session, golden: Path, more: dict[str, np.ndarray], most: int) -> str:
     """`yes`, or by how much the answers to the golden inputs and to random ones differ."""
     with np.load(golden) as stored:
-        inputs = {name: stored[f"input.{name}"] for name in more}
+        inputs = {name: stored[f"input.{name}"][:most] for name in more}
     for given in (inputs, more):
         ours, theirs = here.run(given), there.run(given)
         for name, expected in ours.items():
@@ -70,16 +80,16 @@ def compare(here: Session, there: Session, golden: Path, more: dict[str, np.ndar
             if expected.dtype == np.uint8:
                 if difference.max() > 3 or (difference > 1).mean() > 0.001:
                     return f"no: {name} differs by up to {difference.max():.0f} levels, by more than one in {(difference > 1).mean():.2%}"
-            elif difference.max() > 1e-3 * np.abs(expected).max():
+            elif not difference.max() <= RELATIVE[there.precision] * np.abs(expected).max():
                 return f"no: {name} differs by up to {difference.max():.3g} of {np.abs(expected).max():.3g}"
     return "yes"
 
 
-def measure(session: Session, given: dict[str, np.ndarray]) -> float:
+def measure(session: Session, given: dict[str, np.ndarray], seconds: float) -> float:
     """The median of some runs in milliseconds, copies included."""
     times: list[float] = []
     session.run(given)
-    while len(times) < REPEATS and sum(times) < SECONDS:
+    while len(times) < REPEATS and sum(times) < seconds:
         began = time.perf_counter()
         session.run(given)
         times.append(time.perf_counter() - began)

@@ -1,6 +1,7 @@
 """python -m service            serves
 python -m service run TASK …    does one task on files without a server
 python -m service openapi    prints the OpenAPI document
+python -m service doctor     tells what models would run on, and what is missing
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from service import __version__, bodies, local, logs, media, settings, telemetry
+from service import __version__, bodies, doctor, local, logs, media, settings, telemetry
 from service.app import create_app
 from service.settings import Settings, SettingsError
 from service.tasks import TASKS
@@ -31,8 +32,8 @@ _ENDINGS = {".png": media.PNG, ".jpg": media.JPEG, ".jpeg": media.JPEG, ".webp":
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 the task failed, 2 a setting or an option is wrong, 4 a model's session broke for
-    good, so that a supervisor should start the server anew. (3, from uvicorn: it cannot listen.)"""
+    """Returns the exit code: 0 done, 1 the task failed or the doctor found a fault, 2 a setting or an option is wrong, 4 a model's session
+    broke for good, so that a supervisor should start the server anew. (3, from uvicorn: it cannot listen.)"""
     options = _parser().parse_args(arguments)
     try:
         configuration = settings.read()
@@ -42,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "run":
         logs.configure(configuration.log_format, logging.CRITICAL)  # what failed is told by the answer
         return _run(configuration, options)
+    if options.command == "doctor":
+        logs.configure(configuration.log_format, logging.CRITICAL)
+        return doctor.examine(configuration)
     if options.command == "openapi":
         print(json.dumps(create_app(configuration).openapi(), indent=2))
         return 0
@@ -142,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"atelier {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("openapi", help="print the OpenAPI document")
+    commands.add_parser("doctor", help="tell what models would run on, and what is missing")
     run = commands.add_parser("run", help="do one task on files without a server").add_subparsers(
         dest="task", metavar="TASK", required=True
     )

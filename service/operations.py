@@ -164,7 +164,7 @@ def _health(model: Model, failure: str | None) -> ModelHealth:
         failure=failure,
         tasks=list(model.manifest.tasks),
         provider=model.provider,
-        precision="float32",
+        precision=model.precision,
         warmed=model.warmed,
         queue_depth=sum(batcher.depth for batcher in model.batchers.values()),
     )

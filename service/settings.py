@@ -34,6 +34,11 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1, le=1024, description="threads of a session; unset: the cores that this process may use")
     grace_seconds: float = Field(default=20, ge=0, le=3600, description="time for requests in flight when the server is told to stop")
     gpu_mem_limit: int | None = Field(default=None, ge=1, description="most GPU memory that one session takes, in bytes")
+    precision: Literal["float32", "float16"] = Field(
+        default="float32", description="float16 runs on a GPU the variants in half precision that manifests list"
+    )
+    cuda_graphs: bool = Field(default=False, description="capture runs on a GPU as CUDA graphs, for models that run there as a whole")
+    cache: Path = Field(default=Path("~/.cache/atelier"), description="the folder in which TensorRT's engines are kept")
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="comma list of keys that may call; empty: anybody may")
     api_keys_file: Path | None = Field(default=None, description="a file with such keys, one a line")
     admin_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="comma list of keys that may reload models")

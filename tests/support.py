@@ -31,13 +31,13 @@ def pixels(content: bytes) -> np.ndarray:
 
 
 class Server:
-    """`python -m service` on a free port, with what it logged."""
+    """`python -m service`, or another module in its place, on a free port, with what it logged."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, module: str = "service", **environment: str) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
         variables = {"ATELIER_MODELS": str(MODELS), "ATELIER_PORT": "0", **environment}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service"], cwd=ROOT, env=clean | variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            [sys.executable, "-m", module], cwd=ROOT, env=clean | variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
         self.log: list[str] = []
         self._address = threading.Event()

@@ -17,6 +17,7 @@ from training.problems import TrainingError
 
 MODELS = Path("models")
 DEFAULT_FOR = "tasks that use this model by default; given without any, none (default: those of the model that it replaces)"
+FLOAT16 = "write variants in half precision too, for servers with a GPU, where their answers are nearly those of float32"
 CLASSIFIED = ("mnist", "fashion")
 
 
@@ -98,8 +99,9 @@ def _export(options: argparse.Namespace) -> int:
 def _run(job: Any, folder: Path, out: Path, options: argparse.Namespace, *, overwrite: bool = False, **more: Any) -> int:
     from training.loop import Interrupted
 
+    default_for = None if options.default_for is None else tuple(options.default_for)
     try:
-        job.fit(folder, out, None if options.default_for is None else tuple(options.default_for), overwrite=overwrite, **more)
+        job.fit(folder, out, default_for, overwrite=overwrite, half=options.float16, **more)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
@@ -254,6 +256,7 @@ def parser(given: list[str]) -> argparse.ArgumentParser:
     export.add_argument("--direction", choices=("forward", "backward"), help="of a recipe that trains both (default: that of the run)")
     export.add_argument("--default-for", nargs="*", metavar="TASK", help=DEFAULT_FOR)
     export.add_argument("--overwrite", action="store_true", help="replace a model of another run")
+    export.add_argument("--float16", action="store_true", help=FLOAT16)
     export.set_defaults(run=_export)
 
     evaluate = commands.add_parser("evaluate", help="measure a model through the server, into its manifest and card")
@@ -311,6 +314,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
         command.add_argument("--default-for", nargs="*", metavar="TASK", help=DEFAULT_FOR)
         _add_run(command)
         _add_precision(command)
+        command.add_argument("--float16", action="store_true", help=FLOAT16)
         command.add_argument(
             "--checkpoint-seconds", type=_number(float), default=120.0, metavar="N", help="between checkpoints (default: 120)"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from service.contract.manifest import read, write
 from training import card, detection
 from training.data import Dataset
-from training.export import run_graph
+from training.graphs import run_graph
 from training.problems import TrainingError
 
 

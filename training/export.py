@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +24,7 @@ from service.contract import images, manifest
 from service.contract.manifest import Graph, Manifest, Normal, Port, Training, TrainingData
 from training import card, detection, history
 from training.data import Dataset
+from training.graphs import float16, in_order, run_graph
 from training.loop import Run, contact_sheet
 from training.problems import TrainingError
 from training.recipes import Recipe
@@ -36,13 +36,22 @@ HALVED = 10_000
 RELATIVE = 1e-3
 LEVELS = 1
 
-RunGraph = Callable[[Path, dict[str, np.ndarray]], dict[str, np.ndarray]]
-
 
 def export(
-    recipe: Recipe, config: Any, data: Dataset, trained: Any, run: Run, folder: Path, default_for: tuple[str, ...] | None, command: str
+    recipe: Recipe,
+    config: Any,
+    data: Dataset,
+    trained: Any,
+    run: Run,
+    folder: Path,
+    default_for: tuple[str, ...] | None,
+    command: str,
+    half: bool = False,
 ) -> Manifest:
     """Writes a model folder whole: into a neighbour first, which then takes its place.
+
+    Args:
+        half: with variants of the graphs in half precision.
 
     Raises:
         TrainingError: a graph does not load in ONNX Runtime, or its answers differ from Keras's.
@@ -59,13 +68,13 @@ def export(
         uploads = _uploads(data, fresh / "golden" / "uploads")
         fitted = np.stack([images.fit(images.decode(upload), fit) for upload in uploads])
         np.savez_compressed(fresh / "golden" / "fitted.npz", fitted=fitted)
-        declared = {name: _graph(name, model, fresh, fitted, len(data.classes)) for name, model in graphs.items()}
+        declared = {name: _graph(name, model, fresh, fitted, len(data.classes), half) for name, model in graphs.items()}
         _samples(recipe, config, graphs, data, fresh / "samples.png")
         earlier = _earlier(folder)
         if default_for is None:
             default_for = tuple(task for task in earlier.default_for if task in recipe.TASKS) if earlier else ()
-        defaults = " ".join(["", "--default-for", *default_for]) if default_for else ""
-        training = _training(recipe, config, own.pop("data", None) or _data(data), run, f"{command} --out models/{folder.name}{defaults}")
+        more = " ".join([*([" --float16"] if half else [""]), *(["--default-for", *default_for] if default_for else [])])
+        training = _training(recipe, config, own.pop("data", None) or _data(data), run, f"{command} --out models/{folder.name}{more}")
         if "anomaly" in recipe.TASKS:
             own["normal"] = _normal(fresh / declared["detector"].file, config, data)
         described = _describe(recipe, data, folder.name, declared, training, default_for, own)
@@ -193,7 +202,7 @@ def _some(data: Dataset, number: int) -> np.ndarray:
     return data.validation.images[np.arange(number) % len(data.validation)]
 
 
-def _graph(name: str, model: keras.Model, folder: Path, fitted: np.ndarray, classes: int) -> Graph:
+def _graph(name: str, model: keras.Model, folder: Path, fitted: np.ndarray, classes: int, half: bool) -> Graph:
     """Exports one graph, checks it against Keras on the golden inputs, and keeps both."""
     path = folder / f"{name}.onnx"
     inputs = _golden_inputs(model, fitted, classes)
@@ -213,6 +222,7 @@ def _graph(name: str, model: keras.Model, folder: Path, fitted: np.ndarray, clas
         inputs=_ports(inputs),
         outputs=_ports(expected),
         parameters=model.count_params(),
+        float16=float16(path, inputs) if half else None,
     )
 
 
@@ -250,7 +260,7 @@ def _tidy(path: Path) -> None:
     graph = model.graph
     for port in (*graph.input, *graph.output):
         port.type.tensor_type.shape.dim[0].dim_param = "batch"
-    nodes = _in_order(graph)
+    nodes = in_order(graph)
     names = {port.name: port.name for port in (*graph.input, *graph.output)} | {"": ""}
     for number, node in enumerate(nodes):
         node.name = f"{node.op_type}_{number}"
@@ -275,27 +285,6 @@ def _tidy(path: Path) -> None:
     onnx.save(model, path)
 
 
-def _in_order(graph: Any) -> list[Any]:
-    """Copies of the nodes, each after those that it needs, found from the outputs backwards."""
-    makers = {name: node for node in graph.node for name in node.output}
-    ordered: dict[int, Any] = {}
-    waiting = [(name, False) for name in reversed([port.name for port in graph.output])]
-    while waiting:
-        name, needs_met = waiting.pop()
-        node = makers.get(name)
-        if node is None or id(node) in ordered:
-            continue
-        if needs_met:
-            ordered[id(node)] = node
-        else:
-            waiting += [(name, True), *((needed, False) for needed in reversed(node.input))]
-    copies = []
-    for node in ordered.values():
-        copies.append(onnx.NodeProto())
-        copies[-1].CopyFrom(node)
-    return copies
-
-
 def _mend_resize(node: Any) -> None:
     """The converter writes a mode that ONNX has dropped; at whole factors, all that is used here, `asymmetric` and `floor` say the same."""
     for attribute in node.attribute:
@@ -303,22 +292,6 @@ def _mend_resize(node: Any) -> None:
             attribute.s = b"asymmetric"
         elif attribute.name == "nearest_mode":
             attribute.s = b"floor"
-
-
-def run_graph(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One run of an ONNX file on the CPU.
-
-    Raises:
-        TrainingError: ONNX Runtime does not load it.
-    """
-    import onnxruntime
-
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise TrainingError(f"{path.name} does not load in ONNX Runtime: {str(error).splitlines()[0]}") from error
-    names = [port.name for port in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
 
 
 def compare(name: str, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:

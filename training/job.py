@@ -95,6 +95,7 @@ class Job:
         resume: bool,
         overwrite: bool,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        half: bool = False,
     ) -> None:
         """Trains in the run's `folder` and exports to `out`.
 
@@ -102,6 +103,7 @@ class Job:
             default_for: tasks that use the model by default; without it, those for which the model that is replaced was the default.
             source: where the data lies now, if elsewhere than the job says.
             serve: settings that training does not depend on, for the model that is written; by default those of the job.
+            half: the model has variants of its graphs in half precision.
 
         Raises:
             TrainingError: anything that the person at the command line can mend.
@@ -130,17 +132,17 @@ class Job:
         with computed_in(self.precision):
             trained = recipe.train(config, dataset, run)
         if keras.config.backend() != "tensorflow":
-            _export_with_tensorflow(folder, out, default_for, source or self.source, serve or {}, overwrite)
+            _export_with_tensorflow(folder, out, default_for, source or self.source, serve or {}, overwrite, half)
             return
         from training.export import export
 
         written = dataclasses.replace(named, config={**self.config, **(serve or {})})
-        manifest = export(recipe, recipe.Config(**written.config), dataset, trained, run, out, default_for, written.command)
+        manifest = export(recipe, recipe.Config(**written.config), dataset, trained, run, out, default_for, written.command, half)
         print(f"{out}: {manifest.title}, serves {', '.join(manifest.tasks)}; digest {manifest.digest[:12]}")
 
 
 def _export_with_tensorflow(
-    folder: Path, out: Path, default_for: tuple[str, ...] | None, source: str, serve: dict[str, Any], overwrite: bool
+    folder: Path, out: Path, default_for: tuple[str, ...] | None, source: str, serve: dict[str, Any], overwrite: bool, half: bool
 ) -> None:
     """Writes ONNX, which goes by way of TensorFlow, in a process of its own whose backend that is; where there is none, says how.
 
@@ -151,6 +153,7 @@ def _export_with_tensorflow(
     words += ["--default-for", *default_for] if default_for is not None else []
     words += [word for name, value in serve.items() for word in (f"--{name}", str(value))]
     words += ["--overwrite"] if overwrite else []
+    words += ["--float16"] if half else []
     if importlib.util.find_spec("tensorflow") is None:
         print(f"Trained. To write ONNX, take {folder} where TensorFlow is: python -m {shlex.join(words)}")
         return

@@ -67,6 +67,18 @@ class Port(Part):
         return tuple(int(size) for size in self.shape[1:])
 
 
+class Float16(Part):
+    """The same graph computed in half precision, for GPUs. Its inputs and outputs are those of the graph.
+
+    Attributes:
+        difference: the most that its answers differed from the graph's at export, as a share of the largest value (of pictures: 255).
+    """
+
+    file: FileName
+    sha256: Sha256
+    difference: float = Field(ge=0, allow_inf_nan=False)
+
+
 class Graph(Part):
     """One ONNX file."""
 
@@ -75,6 +87,7 @@ class Graph(Part):
     inputs: tuple[Port, ...] = Field(min_length=1)
     outputs: tuple[Port, ...] = Field(min_length=1)
     parameters: int = Field(ge=0)
+    float16: Float16 | None = None
 
 
 class TrainingData(Part):
@@ -251,6 +264,9 @@ class Manifest(Part):
         names = {"tasks", "graphs", "fit", "latent_dimension", "classes", "largest_picture"}
         more = {name for name in ("normal", "vocabulary") if getattr(self, name)}  # absent in most models, whose digests are older
         answering = self.model_dump(mode="json", include=names | self._of_tiles | more)
+        for graph in answering["graphs"].values():
+            if (variant := graph.pop("float16")) is not None:
+                graph["float16"] = variant["sha256"]
         return hashlib.sha256(json.dumps(answering, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -118,7 +118,7 @@ class Batcher:
     ) -> None:
         self.session: Session | None = session
         self.most, self.limit, self.seconds = most, limit, seconds
-        self.file, self.provider = session.graph.file, session.provider
+        self.file, self.provider, self.precision = session.graph.file, session.provider, session.precision
         self.healthy = True
         self._observer, self._reopen, self._lost = observer, reopen, lost
         self._thread = ThreadPoolExecutor(1, f"session-{self.file}", initializer=step_back)

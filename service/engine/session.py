@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
+import re
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from service.contract import manifest as manifests
 from service.contract.manifest import Graph
+from service.engine import gpu, hardware
+
+logger = logging.getLogger("atelier")
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -51,31 +57,44 @@ class Placement:
         provider: `auto`, `cpu`, `cuda` or `tensorrt`; `auto` takes CUDA where it really loads.
         threads: threads within one run on the CPU.
         gpu_mem_limit: the most GPU memory of one session, in bytes.
+        cuda_graphs: runs on a GPU are captured, one CUDA graph a batch size, where the whole of a graph runs there.
+        cache: the folder in which TensorRT's engines are kept.
     """
 
     provider: str
     threads: int
     gpu_mem_limit: int | None = None
+    cuda_graphs: bool = False
+    cache: Path = Path("~/.cache/atelier")
 
 
 class Session:
-    """An open graph. `run` is not meant for several threads at once: the batcher calls it from one."""
+    """An open graph. `run` is not meant for several threads at once: the batcher calls it from one.
 
-    def __init__(self, path: Path, graph: Graph, placement: Placement) -> None:
+    Attributes:
+        provider: `cpu`, `cuda` or `tensorrt`.
+        precision: `float32`, or `float16` if the file is the graph's variant in half precision.
+        sizes: the batch sizes that it is warmed with: on a GPU all that run there.
+    """
+
+    def __init__(self, path: Path, graph: Graph, placement: Placement, most: int = 64) -> None:
         """Opens the file and checks that its ports are those of the manifest.
+
+        Args:
+            most: the most rows of one run.
 
         Raises:
             SessionError: not a graph that ONNX Runtime loads, other ports than declared, or the
                 provider that was demanded did not load.
         """
         self.graph = graph
-        self._session = _open(path, placement)
-        self.provider: str = self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
-        wanted = placement.provider
-        if wanted != "auto" and self.provider != wanted:
-            raise ProviderMissing(f"{path.name}: it runs on {self.provider}, but ATELIER_PROVIDER={wanted} was demanded")
+        self.precision = "float16" if _is_float16(path, graph) else "float32"
+        self._session, captured = _open(path, graph, placement, most)
+        self.provider: str = _provider(self._session)
         self._outputs = [port.name for port in graph.outputs]
         self._check_ports(path)
+        self._device = None if self.provider == "cpu" else gpu.Device(self._session, graph, most, captured)
+        self.sizes = sorted({1, most}) if self._device is None else self._device.sizes
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """One run: arrays with a common first dimension in, arrays with the same first dimension out.
@@ -84,8 +103,17 @@ class Session:
             SessionBroken: it failed for no fault of the inputs.
             Exception: ONNX Runtime refused the inputs.
         """
+        return self._run(inputs)
+
+    def warm(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """A run after which memory that only so many rows need is given back on a CPU, where runs are short."""
+        return self._run(inputs, _shrinking())
+
+    def _run(self, inputs: Arrays, options: Any = None) -> dict[str, np.ndarray]:
         try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+            if self._device is not None:
+                return self._device.run(inputs)
+            return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs), options), strict=True))
         except Exception as error:
             if isinstance(error, MemoryError) or type(error).__name__ in _BREAKING:
                 raise SessionBroken(str(error).splitlines()[0]) from error
@@ -102,38 +130,95 @@ class Session:
                 raise SessionError(f"{path.name}: the {kind}s are {theirs}, but the manifest declares {ours}")
 
 
-_BREAKING = {"Fail", "RuntimeException", "EPFail", "EngineError"}
-"""ONNX Runtime's exceptions that are no complaint about the inputs."""
+_BREAKING = {"Fail", "RuntimeException", "EPFail", "EngineError", "RuntimeError"}
+"""ONNX Runtime's exceptions that are no complaint about the inputs; the last is what its bindings raise on a device."""
 
 _ONNX_TYPES = {"uint8": "tensor(uint8)", "int32": "tensor(int32)", "int64": "tensor(int64)", "float32": "tensor(float)"}
 
 
-def _open(path: Path, placement: Placement) -> onnxruntime.InferenceSession:
+def _is_float16(path: Path, graph: Graph) -> bool:
+    return graph.float16 is not None and path.name == graph.float16.file
+
+
+def _open(path: Path, graph: Graph, placement: Placement, most: int) -> tuple[onnxruntime.InferenceSession, bool]:
+    """A session, and whether it captures CUDA graphs: as is asked for, or the next best of what may take its place."""
+    failures = list[str]()
+    for attempt in _attempts(placement):
+        try:
+            session = _session(path, graph, attempt, most)
+        except Exception as error:  # the binding raises plain RuntimeErrors of its own types
+            failures.append(str(error).splitlines()[0])
+            continue
+        _check_provider(path, placement.provider, session, failures)
+        for failure in failures:
+            logger.warning("%s: opened otherwise than was asked for (%s)", path.name, failure)
+        return session, attempt.cuda_graphs and _provider(session) != "cpu"
+    raise SessionError(f"{path.name}: ONNX Runtime cannot open it ({failures[0]})")
+
+
+def _attempts(placement: Placement) -> Iterator[Placement]:
+    """A graph that does not run as a whole on a GPU cannot be captured. The CPU is tried last, if only to tell who is to blame."""
+    yield placement
+    if placement.provider != "cpu" and hardware.missing("cuda") is None:
+        if placement.cuda_graphs:
+            yield replace(placement, cuda_graphs=False)
+        yield replace(placement, provider="cpu")
+
+
+def _check_provider(path: Path, wanted: str, session: onnxruntime.InferenceSession, failures: list[str]) -> None:
+    found = _provider(session)
+    if wanted in ("auto", found):
+        return
+    reasons = [why for why in (hardware.missing(wanted), *failures[:1], "see python -m service doctor") if why]
+    raise ProviderMissing(f"{path.name}: it runs on {found}, but ATELIER_PROVIDER={wanted} was demanded ({'; '.join(reasons)})")
+
+
+def _provider(session: onnxruntime.InferenceSession) -> str:
+    """The one that comes first is the one that took the graph: those that do not load are left out."""
+    return str(session.get_providers()[0]).removesuffix("ExecutionProvider").lower()
+
+
+def _session(path: Path, graph: Graph, placement: Placement, most: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = placement.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    providers = _providers(placement)
-    if any(isinstance(provider, tuple) for provider in providers):
+    providers = _providers(path, graph, placement, most)
+    if len(providers) > 1:
         options.enable_mem_pattern = False  # batches vary in size
-        onnxruntime.preload_dlls(directory="")  # CUDA and cuDNN from the wheels beside ONNX Runtime's own
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # the binding raises plain RuntimeErrors of its own types
-        raise SessionError(f"{path.name}: ONNX Runtime cannot open it ({str(error).splitlines()[0]})") from error
+    # its own fallback would be to the CPU, in silence
+    return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=False)
 
 
-def _providers(placement: Placement) -> list[Any]:
-    available = onnxruntime.get_available_providers()
-    cuda: dict[str, Any] = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-    if placement.gpu_mem_limit is not None:
-        cuda["gpu_mem_limit"] = placement.gpu_mem_limit
+def _providers(path: Path, graph: Graph, placement: Placement, most: int) -> list[Any]:
+    """The providers in the order of preference, each with its settings; those that do not load are left out."""
     wanted = {"auto": ["cuda", "cpu"], "cpu": ["cpu"], "cuda": ["cuda", "cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"]}
-    names = [name for name in wanted[placement.provider] if _PROVIDERS[name] in available]
-    return [(_PROVIDERS[name], cuda) if name == "cuda" else _PROVIDERS[name] for name in names]
+    names = [name for name in wanted[placement.provider] if name == "cpu" or hardware.missing(name) is None]
+    memory, capture = placement.gpu_mem_limit, placement.cuda_graphs
+    settings: dict[str, dict[str, str]] = {"cpu": {}}
+    if "cuda" in names:
+        settings["cuda"] = gpu.cuda_options(memory, capture and "tensorrt" not in names)
+    if "tensorrt" in names:
+        settings["tensorrt"] = gpu.tensorrt_options(memory, capture, _engines(path, placement, most), graph, most)
+    return [(_PROVIDERS[name], settings[name]) for name in names]
+
+
+def _engines(path: Path, placement: Placement, most: int) -> Path:
+    """The folder of a graph's engines, which serve for one content, one ONNX Runtime, one kind of GPU and one largest batch."""
+    found = hardware.gpus()
+    name = re.sub(r"\W+", "-", found[0].name).lower() if found else "unknown"
+    folder = placement.cache.expanduser() / "tensorrt" / f"{manifests.sha256(path)[:16]}-{onnxruntime.__version__}-{name}-{most}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _shrinking() -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def step_back() -> None:

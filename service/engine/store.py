@@ -87,6 +87,11 @@ class Model:
         return next(iter(self.batchers.values())).provider
 
     @property
+    def precision(self) -> str:
+        """`float32` or `float16`, or both where not all graphs have a variant."""
+        return ", ".join(sorted({batcher.precision for batcher in self.batchers.values()}))
+
+    @property
     def healthy(self) -> bool:
         return all(batcher.healthy for batcher in self.batchers.values())
 
@@ -320,10 +325,7 @@ class _Reading:
 
     def _warn_of_idle_gpu(self, model: Model) -> None:
         if self.settings.provider == "auto" and model.provider == "cpu" and Path("/dev/nvidiactl").exists():
-            logger.warning(
-                "model %s runs on the CPU beside an NVIDIA device: install requirements/gpu.txt in place of requirements/cpu.txt",
-                model.name,
-            )
+            logger.warning("model %s runs on the CPU beside an NVIDIA device: python -m service doctor says why", model.name)
 
     def _fail(self, name: str, why: str, blocks: bool) -> None:
         self.failures[name] = why
@@ -357,16 +359,17 @@ class _Reading:
         for task in manifest.default_for:
             self.defaults.setdefault(task, folder.name)
         self._check_tasks(where, manifest)
-        placement = Placement(self.settings.provider, self.settings.threads or usable_cores(), self.settings.gpu_mem_limit)
+        placement = placed(self.settings)
         most = min(manifest.largest_batch, self.settings.max_batch)
         try:
             for graph in manifest.graphs.values():
-                _check_file(folder / graph.file, graph)
+                _check_files(folder, graph)
             earlier = self.before.get(folder.name)
             if earlier is not None and earlier.healthy and (earlier.digest, earlier.most) == (manifest.digest, most):
                 self.described[earlier] = manifest
                 return earlier
-            opened = {name: _open(folder / graph.file, graph, placement, manifest, most) for name, graph in manifest.graphs.items()}
+            half = self.settings.precision == "float16"
+            sessions = {name: _open(folder, graph, placement, manifest, most, half) for name, graph in manifest.graphs.items()}
         except SessionError as error:
             raise LoadError(f"{folder.name}/{error}", bool(wanted) or isinstance(error, ProviderMissing)) from error
         batchers = {
@@ -376,12 +379,12 @@ class _Reading:
                 self.settings.queue_limit,
                 CPU_RUN_SECONDS if session.provider == "cpu" else None,
                 self.store.observer(folder.name, name),
-                partial(_reopen, folder / session.graph.file, session.graph, placement, manifest, most),
+                partial(_reopen, folder, session.graph, placement, manifest, most, half),
                 partial(self.store.lose, folder.name),
             )
-            for name, (session, _) in opened.items()
+            for name, (session, _) in sessions.items()
         }
-        return Model(manifest, batchers, {name: warmed for name, (_, warmed) in opened.items()}, most)
+        return Model(manifest, batchers, {name: warmed for name, (_, warmed) in sessions.items()}, most)
 
     def _check_tasks(self, where: str, manifest: Manifest) -> None:
         blocks = bool(self.settings.load)
@@ -406,36 +409,59 @@ class _Reading:
                     )
 
 
-def _open(path: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int) -> tuple[Session, list[int]]:
-    """A warm session of a graph whose file was checked, and the batch sizes that it was warmed with."""
-    session = Session(path, graph, placement)
-    sizes = sorted({1, most} if session.provider == "cpu" else range(1, most + 1))
-    _warm(session, sizes, len(manifest.classes))
-    return session, sizes
+def placed(settings: Settings) -> Placement:
+    """Where the settings would have sessions run."""
+    return Placement(settings.provider, settings.threads or usable_cores(), settings.gpu_mem_limit, settings.cuda_graphs, settings.cache)
 
 
-def _reopen(path: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int) -> Session:
-    """Another session of the same graph, if its file is still the same."""
-    _check_file(path, graph)
-    return _open(path, graph, placement, manifest, most)[0]
+def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int, half: bool) -> tuple[Session, list[int]]:
+    """A warm session of a graph whose files were checked, and the batch sizes that it was warmed with."""
+    session = opened(folder, graph, placement, most, half)
+    _warm(session, len(manifest.classes))
+    return session, session.sizes
 
 
-def _check_file(path: Path, graph: Graph) -> None:
+def opened(folder: Path, graph: Graph, placement: Placement, most: int, half: bool) -> Session:
+    """A session of a graph.
+
+    Args:
+        half: of its variant in half precision, where it has one and a GPU takes it.
+    """
+    if half and graph.float16 is not None and placement.provider != "cpu":
+        session = Session(folder / graph.float16.file, graph, placement, most)
+        if session.provider != "cpu":
+            return session
+    return Session(folder / graph.file, graph, placement, most)
+
+
+def _reopen(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int, half: bool) -> Session:
+    """Another session of the same graph, if its files are still the same."""
+    _check_files(folder, graph)
+    return _open(folder, graph, placement, manifest, most, half)[0]
+
+
+def _check_files(folder: Path, graph: Graph) -> None:
+    _check_file(folder / graph.file, graph.sha256)
+    if graph.float16 is not None:
+        _check_file(folder / graph.float16.file, graph.float16.sha256)
+
+
+def _check_file(path: Path, sha256: str) -> None:
     try:
         found = manifests.sha256(path)
     except OSError as error:
         raise SessionError(f"{path.name}: {error.strerror}") from error
-    if found != graph.sha256:
-        raise SessionError(f"{path.name}: its sha256 is {found[:12]}…, the manifest says {graph.sha256[:12]}…: damaged or half-written")
+    if found != sha256:
+        raise SessionError(f"{path.name}: its sha256 is {found[:12]}…, the manifest says {sha256[:12]}…: damaged or half-written")
 
 
-def _warm(session: Session, sizes: list[int], classes: int) -> None:
-    """One run at each batch size, so that the first request finds everything allocated; of zeros, and
-    of the last class, which a graph with fewer than the manifest declares does not have."""
+def _warm(session: Session, classes: int) -> None:
+    """One run at each batch size, which shows that the graph runs, and on a GPU chooses algorithms, builds TensorRT's engines and
+    captures CUDA graphs; of zeros, and of the last class, which a graph with fewer than the manifest declares does not have."""
     fill = {"labels": classes - 1}
-    for batch in sizes:
+    for batch in session.sizes:
         try:
-            outputs = session.run(
+            outputs = session.warm(
                 {port.name: np.full((batch, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs}
             )
         except Exception as error:

@@ -116,3 +116,15 @@ def test_the_digest_covers_what_changes_an_answer() -> None:
 def test_a_manifest_does_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         parsed().name = "other"
+
+
+def test_the_digest_covers_a_variant_where_there_is_one() -> None:
+    def digest(**variant: Any) -> str:
+        return parsed(graphs={"decoder": {**valid()["graphs"]["decoder"], **variant}}).digest
+
+    def half(sha256: str, difference: float) -> dict[str, Any]:
+        return {"float16": {"file": "decoder.float16.onnx", "sha256": sha256 * 64, "difference": difference}}
+
+    assert digest() == digest(float16=None) == parsed().digest
+    assert digest(**half("1", 0.001)) == digest(**half("1", 0.002)) != digest()
+    assert digest(**half("2", 0.001)) != digest(**half("1", 0.001))

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from support import MODELS, ROOT, Server, encoded, pixels
 
-from service.contract.manifest import read
+from service.contract.manifest import read, sha256
 from training import recipes
 from training.__main__ import main
 
@@ -146,6 +146,22 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, inside: Inside, r
         return
     answer = server.client.post(f"/v1/{task}", json={"digits": "407"} if task == "digits" else {"n": 3})
     assert len(answer.json()["images"]) == 3
+
+
+def test_variants_in_half_precision_are_listed_and_served(tmp_path: Path, inside: Inside, start: type[Server]) -> None:
+    assert inside("fit", "cdcgan", "--smoke", "--float16", "--width", "8", "--out", "served/cdcgan").returncode == 0
+    manifest = read(tmp_path / "served" / "cdcgan")
+    variant = manifest.graphs["decoder"].float16
+    assert variant is not None
+    assert sha256(tmp_path / "served" / "cdcgan" / variant.file) == variant.sha256
+    assert "--float16" in manifest.training.command
+    assert inside("export", "smoke/cdcgan", "--out", "again/cdcgan").returncode == 0
+    assert read(tmp_path / "again" / "cdcgan").graphs["decoder"].float16 is None
+    settings = {"ATELIER_MODELS": str(tmp_path / "served"), "ATELIER_PRECISION": "float16"}
+    for module, precision in (("faked", "float16"), ("service", "float32")):  # a GPU takes them, a CPU does not
+        server = start(module=module, PYTHONPATH=str(ROOT / "tests"), **settings)
+        assert server.until_loaded().json()["models"][0]["precision"] == precision
+        assert len(server.client.post("/v1/digits", json={"digits": "407"}).json()["images"]) == 3
 
 
 @pytest.mark.parametrize(("recipe", "figure"), [("srresnet", "upscale_jpeg_psnr"), ("context-encoder", "inpaint_scratches_psnr")])

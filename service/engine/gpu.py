@@ -1,0 +1,109 @@
+"""How a graph runs on an NVIDIA GPU: batches of a few sizes only, in device memory that stays bound to the session.
+
+A size is met by padding: 1, 2, 4, ... and the most that a run takes. So cuDNN and TensorRT see few shapes, memory does not grow with
+what is asked, and a run can be a captured CUDA graph, which wants the same addresses each time.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from service.contract.manifest import Graph, Port
+
+
+def batch_sizes(most: int) -> list[int]:
+    """The powers of two below `most`, and `most`."""
+    return [*(2**power for power in range(math.ceil(math.log2(most)))), most]
+
+
+class Device:
+    """A session's runs on a GPU.
+
+    Args:
+        most: the most rows of one run.
+        captured: the session captures CUDA graphs, one a batch size.
+    """
+
+    def __init__(self, session: Any, graph: Graph, most: int, captured: bool) -> None:
+        self.sizes = batch_sizes(most)
+        self._session, self._graph, self._captured = session, graph, captured
+        self._bound: dict[int, _Bound] = {}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Rows of arrays in host memory, at most `most`; through the buffers of the smallest size that holds them."""
+        rows = len(next(iter(inputs.values())))
+        size = self.sizes[bisect_left(self.sizes, rows)]
+        if size not in self._bound:
+            self._bound[size] = _Bound(self._session, self._graph, size, self._captured)
+        return self._bound[size].run(inputs, rows)
+
+
+class _Bound:
+    """The inputs and outputs of one batch size, in device memory, and in host memory from where the inputs are copied."""
+
+    def __init__(self, session: Any, graph: Graph, size: int, captured: bool) -> None:
+        self._session, self._binding = session, session.io_binding()
+        self._staged = {port.name: np.zeros((size, *port.item), port.dtype) for port in graph.inputs}
+        self._inputs = {port.name: _buffer(port, size) for port in graph.inputs}
+        self._outputs = {port.name: _buffer(port, size) for port in graph.outputs}
+        for name, buffer in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, buffer)
+        for name, buffer in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, buffer)
+        self._options = onnxruntime.RunOptions()
+        if captured:
+            self._options.add_run_config_entry("gpu_graph_id", str(size))
+
+    def run(self, inputs: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        for name, buffer in self._inputs.items():
+            staged = self._staged[name]
+            staged[:rows], staged[rows:] = inputs[name], 0
+            buffer.update_inplace(staged)
+        self._session.run_with_iobinding(self._binding, self._options)
+        return {name: buffer.numpy()[:rows] for name, buffer in self._outputs.items()}
+
+
+def _buffer(port: Port, size: int) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type((size, *port.item), np.dtype(port.dtype).type, "cuda", 0)
+
+
+def cuda_options(memory: int | None, capture: bool) -> dict[str, str]:
+    """The settings of the CUDA provider. An exhaustive search for convolutions takes most of a second for each new shape.
+
+    Args:
+        memory: the most of it, in bytes.
+    """
+    options = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0", "enable_cuda_graph": "1" if capture else "0"}
+    if memory is not None:  # of which growing by powers of two would leave up to a half unused
+        options |= {"gpu_mem_limit": str(memory), "arena_extend_strategy": "kSameAsRequested"}
+    return options
+
+
+def tensorrt_options(memory: int | None, capture: bool, folder: Path, graph: Graph, most: int) -> dict[str, str]:
+    """The settings of the TensorRT provider: one engine for all batch sizes, kept with its timings in a folder.
+
+    Args:
+        memory: the most that an engine works with, in bytes.
+    """
+    options = {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+        "trt_profile_min_shapes": _shapes(graph, 1),
+        "trt_profile_opt_shapes": _shapes(graph, most),
+        "trt_profile_max_shapes": _shapes(graph, most),
+        "trt_cuda_graph_enable": "1" if capture else "0",
+    }
+    return options if memory is None else {**options, "trt_max_workspace_size": str(memory)}
+
+
+def _shapes(graph: Graph, size: int) -> str:
+    return ",".join(f"{port.name}:{'x'.join(map(str, (size, *port.item)))}" for port in graph.inputs)
