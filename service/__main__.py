@@ -22,6 +22,7 @@ import uvicorn
 
 from service import __version__, bodies, local, logs, media, settings, telemetry
 from service.app import create_app
+from service.connection import Connection
 from service.settings import Settings, SettingsError
 from service.tasks import TASKS
 
@@ -93,6 +94,9 @@ def _serve(configuration: Settings) -> int:
             app,
             host=configuration.host,
             port=configuration.port,
+            http=Connection,
+            ws="none",
+            server_header=False,
             log_config=None,
             access_log=False,
             proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
@@ -104,7 +108,10 @@ def _serve(configuration: Settings) -> int:
     for caught in (signal.SIGTERM, signal.SIGINT):
         signal.signal(caught, lambda *_: None)  # uvicorn drains, then raises the signal again: a stop that was asked for is no failure
     server.run()
-    return LOST if server.lost else 0 if server.started else 1
+    if server.lost:  # perhaps in a run that does not end, which the interpreter would wait for
+        logging.shutdown()
+        os._exit(LOST)
+    return 0 if server.started else 1
 
 
 def _run(configuration: Settings, options: argparse.Namespace) -> int:

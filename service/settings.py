@@ -32,6 +32,10 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(default=64, ge=1, le=4096, description="most items in one run, below what the manifest allows")
     threads: int | None = Field(default=None, ge=1, le=1024, description="threads of a session; unset: the cores that this process may use")
+    run_seconds: float = Field(default=60, gt=0, le=3600, description="longest that one run of a session may take before it is ended")
+    body_seconds: float = Field(
+        default=20, gt=0, le=3600, description="time for a request to come, and one second more for each 10 kB of its body"
+    )
     grace_seconds: float = Field(default=20, ge=0, le=3600, description="time for requests in flight when the server is told to stop")
     gpu_mem_limit: int | None = Field(default=None, ge=1, description="most GPU memory that one session takes, in bytes")
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="comma list of keys that may call; empty: anybody may")
