@@ -39,6 +39,14 @@ class SessionBroken(RuntimeError):
     """A run failed for no fault of its inputs (memory, the provider): later runs of the same session may fail too."""
 
 
+class RunStopped(RuntimeError):
+    """A run took too long and was told to end. The session is as good as before."""
+
+
+class BadOutput(RuntimeError):
+    """A run gave what its graph does not promise: arrays of another shape, or numbers that are none."""
+
+
 class ProviderMissing(SessionError):
     """The graph opened, but not on the execution provider that was demanded."""
 
@@ -51,11 +59,13 @@ class Placement:
         provider: `auto`, `cpu`, `cuda` or `tensorrt`; `auto` takes CUDA where it really loads.
         threads: threads within one run on the CPU.
         gpu_mem_limit: the most GPU memory of one session, in bytes.
+        longest: seconds after which a first run on the CPU, of one row, is ended.
     """
 
     provider: str
     threads: int
     gpu_mem_limit: int | None = None
+    longest: float | None = None
 
 
 class Session:
@@ -74,7 +84,8 @@ class Session:
         wanted = placement.provider
         if wanted != "auto" and self.provider != wanted:
             raise ProviderMissing(f"{path.name}: it runs on {self.provider}, but ATELIER_PROVIDER={wanted} was demanded")
-        self._outputs = [port.name for port in graph.outputs]
+        self._outputs = {port.name: port.item for port in graph.outputs}
+        self._options = onnxruntime.RunOptions()
         self._check_ports(path)
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -82,14 +93,28 @@ class Session:
 
         Raises:
             SessionBroken: it failed for no fault of the inputs.
+            RunStopped: `stop` was called.
+            BadOutput: an array has another shape than the graph declares.
             Exception: ONNX Runtime refused the inputs.
         """
+        self._options = options = onnxruntime.RunOptions()
         try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+            made = dict(zip(self._outputs, self._session.run(list(self._outputs), dict(inputs), options), strict=True))
         except Exception as error:
+            if options.terminate:
+                raise RunStopped("it took too long") from error
             if isinstance(error, MemoryError) or type(error).__name__ in _BREAKING:
                 raise SessionBroken(str(error).splitlines()[0]) from error
             raise
+        rows = len(next(iter(inputs.values())))
+        for name, item in self._outputs.items():
+            if made[name].shape != (rows, *item):
+                raise BadOutput(f"{name} came back as {made[name].shape}, not as {(rows, *item)}")
+        return made
+
+    def stop(self) -> None:
+        """Ends the present run before its next node; from any thread."""
+        self._options.terminate = True
 
     def _check_ports(self, path: Path) -> None:
         for kind, declared, found in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -294,14 +295,19 @@ class _Reading:
                 self._fail(wanted, f"ATELIER_LOAD names {wanted}, but no folder of {self.settings.models} has it", blocks=True)
 
     def _folders(self) -> list[Path]:
+        """The folders of models. Where there are none, although some are served, nothing changes: that is what a folder looks like whose
+        disk is not mounted any more."""
         root = self.settings.models
         try:
-            return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+            found = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+            why = "has no folders any more" if self.before and not found else None
         except OSError as error:
-            self._fail(str(root), f"ATELIER_MODELS={root} cannot be read: {error.strerror}", blocks=True)
+            found, why = [], f"cannot be read: {error.strerror}"
+        if why is not None:
+            self._fail(str(root), f"ATELIER_MODELS={root} {why}", blocks=not self.before)
             shelf = self.store.shelf
             self.models, self.defaults, self.claims_unknown = dict(shelf.models), dict(shelf.defaults), shelf.claims_unknown
-            return []
+        return found
 
     def _load(self, folder: Path) -> None:
         try:
@@ -357,7 +363,9 @@ class _Reading:
         for task in manifest.default_for:
             self.defaults.setdefault(task, folder.name)
         self._check_tasks(where, manifest)
-        placement = Placement(self.settings.provider, self.settings.threads or usable_cores(), self.settings.gpu_mem_limit)
+        placement = Placement(
+            self.settings.provider, self.settings.threads or usable_cores(), self.settings.gpu_mem_limit, self.settings.run_seconds
+        )
         most = min(manifest.largest_batch, self.settings.max_batch)
         try:
             for graph in manifest.graphs.values():
@@ -378,6 +386,7 @@ class _Reading:
                 self.store.observer(folder.name, name),
                 partial(_reopen, folder / session.graph.file, session.graph, placement, manifest, most),
                 partial(self.store.lose, folder.name),
+                self.settings.run_seconds,
             )
             for name, (session, _) in opened.items()
         }
@@ -410,7 +419,7 @@ def _open(path: Path, graph: Graph, placement: Placement, manifest: Manifest, mo
     """A warm session of a graph whose file was checked, and the batch sizes that it was warmed with."""
     session = Session(path, graph, placement)
     sizes = sorted({1, most} if session.provider == "cpu" else range(1, most + 1))
-    _warm(session, sizes, len(manifest.classes))
+    _warm(session, sizes, len(manifest.classes), placement.longest)
     return session, sizes
 
 
@@ -429,17 +438,22 @@ def _check_file(path: Path, graph: Graph) -> None:
         raise SessionError(f"{path.name}: its sha256 is {found[:12]}…, the manifest says {graph.sha256[:12]}…: damaged or half-written")
 
 
-def _warm(session: Session, sizes: list[int], classes: int) -> None:
+def _warm(session: Session, sizes: list[int], classes: int, longest: float | None) -> None:
     """One run at each batch size, so that the first request finds everything allocated; of zeros, and
-    of the last class, which a graph with fewer than the manifest declares does not have."""
+    of the last class, which a graph with fewer than the manifest declares does not have.
+
+    Args:
+        longest: of a row, in seconds, on a CPU. On a GPU, which may have kernels to build, a first run may take any time.
+    """
     fill = {"labels": classes - 1}
     for batch in sizes:
+        late = threading.Timer(batch * longest, session.stop) if longest and session.provider == "cpu" else None
         try:
-            outputs = session.run(
-                {port.name: np.full((batch, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs}
-            )
+            if late is not None:
+                late.start()
+            session.run({port.name: np.full((batch, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs})
         except Exception as error:
             raise SessionError(f"{session.graph.file}: the first run failed ({str(error).splitlines()[0]})") from error
-        for name, array in outputs.items():
-            if array.shape[0] != batch:
-                raise SessionError(f"{session.graph.file}: {name} came back with {array.shape[0]} rows for a batch of {batch}")
+        finally:
+            if late is not None:
+                late.cancel()
