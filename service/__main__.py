@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -51,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 LOST = 4
+_M_MMAP_THRESHOLD, LARGE = -3, 1_000_000
 LINGER_SECONDS = 0.3
 SWITCH_SECONDS = 0.0005
 """How long a thread keeps the interpreter from another that wants it. Python's 5 milliseconds are as much as a run on a session
@@ -105,6 +108,7 @@ def _serve(configuration: Settings) -> int:
     )
     app.state.store.lost = server.end
     sys.setswitchinterval(SWITCH_SECONDS)
+    _give_memory_back()
     for caught in (signal.SIGTERM, signal.SIGINT):
         signal.signal(caught, lambda *_: None)  # uvicorn drains, then raises the signal again: a stop that was asked for is no failure
     server.run()
@@ -112,6 +116,14 @@ def _serve(configuration: Settings) -> int:
         logging.shutdown()
         os._exit(LOST)
     return 0 if server.started else 1
+
+
+def _give_memory_back() -> None:
+    """What large pictures took returns to the system as soon as they are gone. Left to itself, glibc learns from the first of them to keep
+    them among small things, and the process grows with each new size."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
 def _run(configuration: Settings, options: argparse.Namespace) -> int:

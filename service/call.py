@@ -38,6 +38,9 @@ Result = TypeVar("Result")
 _SMALL = 4096
 """Values of pictures that are encoded in less time (some 50 microseconds) than handing them to another thread and back takes."""
 
+_HEADER = 65_536
+"""Bytes of an upload whose header is looked for at once; in more there may be very much before it."""
+
 _AT_ONCE = 16
 """Squares round holes that are cut together: between one such lot and the next, other requests come."""
 _FREE, _OVERLAP, _COVERED = 64, 4, 16
@@ -162,14 +165,14 @@ class Call:
 
     # decode and fit
 
-    def declared_size(self, content: bytes, field: str = "image") -> tuple[int, int]:
+    async def declared_size(self, content: bytes, field: str = "image") -> tuple[int, int]:
         """Width and height of an uploaded picture, by its header.
 
         Raises:
             ProblemError: 415 unreadable.
         """
         try:
-            return images.declared_size(content)
+            return await self.work("decode", partial(images.declared_size, content), small=len(content) <= _HEADER)
         except images.UnreadableImage as error:
             raise ProblemError(Code.UNREADABLE_IMAGE, f"{field}: {error}.") from error
 

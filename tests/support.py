@@ -85,6 +85,16 @@ class Server:
         """How many files and connections the process has open."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    @property
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    @property
+    def resident(self) -> float:
+        """Megabytes of memory."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a series over the labels that are not given."""
         found = 0.0

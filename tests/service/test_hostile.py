@@ -8,9 +8,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from urllib.parse import quote
 
 import httpx
 import pytest
+from fuzz.over_http import attack, unharmed, watched
 from support import Server
 
 Plug = Callable[..., socket.socket]
@@ -161,3 +163,128 @@ def test_an_answer_that_is_not_read_is_not_kept_for_ever(hasty: Server, plug: Pl
 def test_they_all_left_nothing_behind(hasty: Server) -> None:
     assert httpx.get(f"{hasty.url}/health/ready").status_code == 200
     assert hasty.metric("atelier_queue_depth") == 0
+
+
+# what is sent
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of which is seen what files it opens."""
+    running = watched(tmp_path_factory.mktemp("hostile") / "models")
+    yield running
+    unharmed(running)
+    assert running.stop() == 0
+
+
+def test_broken_pictures(guarded: Server) -> None:
+    """Some of those that `make fuzz-http` sends."""
+    attack(guarded, range(300))
+    before = guarded.files, guarded.threads
+    found = attack(guarded, range(300, 600))
+    assert {status for _, status in found} >= {200, 413, 415}
+    assert (guarded.files, guarded.threads) <= before
+
+
+TRICKS = (
+    "../vae", "../../etc/passwd", "/etc/passwd", "vae/../vae", "./vae", "vae/", "vae/manifest.json", "vae\x00", "..\\vae", "%2e%2e%2fvae",
+    "..%252f..%252fetc%252fpasswd", "file:///etc/passwd", "vae\n", "\u202evae", "\uff0e\uff0e/vae", "~root", "$HOME", "*", "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_names_of_models_are_no_paths(guarded: Server, digit: bytes, name: str) -> None:
+    client = guarded.client
+    assert client.post("/v1/generate", json={"model": name}).json()["code"] == "unknown_model"
+    assert client.post("/v1/embed", files={"image": digit}, data={"model": name}).json()["code"] == "unknown_model"
+    for prefix in ("/v1/models/", "/v2/models/", "/v2/models/embed.", "/v1/requests/", "/playground/", "/docs-assets/", "/"):
+        for address in (prefix + quote(name, safe=""), prefix + quote(name)):
+            status, content = raw(guarded, address)
+            assert status < 500, address
+            assert b"root:" not in content
+            assert b"schema_version" not in content or prefix == "/v1/models/", address
+
+
+def raw(server: Server, address: str) -> tuple[int, bytes]:
+    """The answer to GET of an address that no client tidies up."""
+    with closing(http.client.HTTPConnection(*place(server), timeout=30)) as connection:
+        connection.putrequest("GET", address)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+DEEP = 100_000
+BODIES = {
+    "deep lists": b'{"latents": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    "deep objects": b'{"a": ' * DEEP + b"1" + b"}" * DEEP,
+    "lists without an end": b"[" * DEEP,
+    "a number of many digits": b'{"seed": ' + b"9" * 100_000 + b"}",
+    "a large number": b'{"truncation": 1e999999}',
+    "no number": b'{"truncation": NaN}',
+    "no UTF-8": b'{"digits": "\xff\xfe\x80"}',
+    "half of a pair": b'{"digits": "\\ud800"}',
+    "UTF-16": '{"digits": "1"}'.encode("utf-16"),
+    "a mark of the byte order": b'\xef\xbb\xbf{"digits": "1"}',
+    "many keys": b"{" + b",".join(b'"k%d": 1' % number for number in range(50_000)) + b"}",
+    "one key many times": b"{" + b",".join([b'"digits": "1"'] * 1000) + b', "digits": ["1"]}',
+    "zeros": bytes(100_000),
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_json_that_is_none_or_too_deep(guarded: Server, body: bytes) -> None:
+    for path in ("/v1/digits", "/v1/generate", "/v1/embed", "/v2/models/generate.vae/infer"):
+        answer = guarded.client.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), path
+        assert len(answer.content) < 10_000
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+FORMS = {
+    "parts without an end": PART % (b"a", b"b") * 5000,
+    "a part without an end": FORM + b"a" * 2_000_000,
+    "headers without an end": b"--x\r\n" + b"a: b\r\n" * 100_000,
+    "a header without an end": b"--x\r\nContent-Disposition: " + b"a" * 2_000_000,
+    "nothing but ends of lines": b"--x\r\n" + b"\r\n" * 500_000,
+    "no boundary": b"a" * 2_000_000,
+    "ends that are none": FORM + b"\r\n--" * 400_000,
+    "no UTF-8": PART % (b"model", b"\xff\xfe") + b"--x--",
+    "a name that is no UTF-8": PART % (b"\xff\xfe", b"a") + b"--x--",
+    "a name of many letters": PART % (b"a" * 3000, b"a") + b"--x--",
+    "zeros": PART % (b"model\x00", b"\x00") + b"--x--",
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_forms_that_are_none(guarded: Server, form: bytes) -> None:
+    answer = guarded.client.post("/v1/embed", content=form, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert len(answer.content) < 10_000
+
+
+def test_a_form_without_an_end_is_cut_off(guarded: Server) -> None:
+    """More than the upload limit is never read."""
+    sent = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal sent
+        yield FORM
+        while True:
+            sent += 1_000_000
+            yield bytes(1_000_000)
+
+    try:
+        answer = guarded.client.post("/v1/embed", content=parts(), headers={"Content-Type": "multipart/form-data; boundary=x"})
+    except httpx.TransportError:  # it was answered and hung up on in the middle of a part
+        pass
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
+    assert sent < 100_000_000
+
+
+def test_header_values_may_be_anything(guarded: Server, digit: bytes) -> None:
+    for name in ("accept", "x-request-id", "x-request-timeout", "authorization", "content-type", "content-encoding", "cookie", "origin"):
+        for value in (b"\xff\xfe\x80", b"a" * 10_000, b"../../etc/passwd", b"0" * 400, b"*/*;q=" + b"9" * 400, b",;,;,;=" * 100):
+            answer = guarded.client.post("/v1/embed", files={"image": digit}, headers={name: value})
+            assert answer.status_code < 500, (name, value)
