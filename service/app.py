@@ -23,7 +23,7 @@ from service.engine.session import usable_cores
 from service.engine.store import Store
 from service.engine.workers import Workers
 from service.metrics import Metrics
-from service.page import Page
+from service.page import DOCS_ASSETS, Page, docs
 from service.problems import ProblemError
 from service.protocol import v2
 from service.protocol.tensors import HEADER_LENGTH
@@ -52,8 +52,9 @@ def create_app(settings: Settings) -> FastAPI:
         title="Atelier",
         version=__version__,
         description=DESCRIPTION,
+        docs_url=None,
         redoc_url=None,
-        static_url="/docs-assets",
+        static_url=DOCS_ASSETS,
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -69,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(operations.router)
     app.include_router(v2.router)
     app.add_route("/", page.home, include_in_schema=False)
+    app.add_route("/docs", docs, include_in_schema=False)
     app.mount("/playground", page)
     app.add_exception_handler(ProblemError, problems.handle_problem)
     app.add_exception_handler(HTTPException, problems.handle_http)
