@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large fuzz-images fuzz-http sbom audit lint format lock clean
+.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large soak overload fuzz-images fuzz-http sbom audit lint format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
@@ -63,6 +63,14 @@ pressure: $(VENV)/.cpu $(VENV)/.dev
 # One picture: make large ARGS="translate pix2pix-relief-to-satellite 256x256"
 large: $(VENV)/.cpu $(VENV)/.dev
 	$(BIN)/python tests/bench/large.py $(ARGS)
+
+# Ten minutes of mixed traffic, and a flood of a minute with what belongs to it; figures go into docs/load.md. Shorter with ARGS="--seconds 60".
+soak: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev
+	PYTHONPATH=.:tests $(BIN)/python tests/soak/traffic.py $(ARGS)
+
+# Needs wrk.
+overload: $(VENV)/.cpu $(VENV)/.dev
+	PYTHONPATH=.:tests $(BIN)/python tests/soak/overload.py $(ARGS)
 
 # Bytes into the decoders, guided by what of them they reach, for MINUTES (10); what is found goes on from one time to the next. Linux, Python 3.11 to 3.13.
 fuzz-images: $(VENV)/.cpu $(VENV)/.fuzz
