@@ -22,7 +22,6 @@ import numpy as np
 from bench.bench import load
 from bench.pressure import URL, Process, client, metric, metrics, percentile
 from PIL import Image
-
 from soak import report
 
 SLOW = "pix2pix-relief-to-satellite"
@@ -48,6 +47,10 @@ async def timed(one: httpx.AsyncClient, path: str, **request: object) -> tuple[i
     began = time.perf_counter()
     answer = await one.post(path, **request)  # type: ignore[arg-type]
     return answer.status_code, time.perf_counter() - began
+
+
+def told(times: list[float]) -> str:
+    return f"median {percentile(times, 50):.1f} ms, p99 {percentile(times, 99):.1f} ms"
 
 
 async def closed_loop(ask: Callable[[], Awaitable[tuple[int, float]]], callers: int, seconds: float) -> list[tuple[int, float]]:
@@ -92,13 +95,12 @@ async def flood(server: Process, seconds: float) -> list[str]:
         after = statistics.median([(await ask())[1] for _ in range(10)])
     accepted, refused = ([took for status, took in found if status == wanted] for wanted in (200, 503))
     return [
-        f"`/v1/translate` of 256 x 256 ({alone * 1000:.0f} ms alone, {at_capacity:.1f} a second at capacity), asked {TIMES} times as often for "
-        f"{seconds:.0f} s, {QUEUE} pictures may wait: answered {dict(Counter(status for status, _ in found))}, "
+        f"`/v1/translate` of 256 x 256 ({alone * 1000:.0f} ms alone, {at_capacity:.1f} a second at capacity), asked {TIMES} times as often "
+        f"for {seconds:.0f} s, {QUEUE} pictures may wait: answered {dict(Counter(status for status, _ in found))}, "
         f"{len(accepted) / took:.1f} accepted a second ({len(accepted) / took / at_capacity:.0%} of capacity)",
-        f"accepted: p99 {percentile(accepted, 99):.0f} ms, where a full queue takes {(QUEUE + 1) / at_capacity * 1000:.0f} ms; "
-        f"refused: median {percentile(refused, 50):.1f} ms, p99 {percentile(refused, 99):.1f} ms",
-        f"memory at its most {before:.0f} MB at capacity, {most:.0f} MB in the flood ({most / before - 1:+.1%}); 2 s after it {depth:.0f} requests "
-        f"wait, and one takes {after * 1000:.0f} ms",
+        f"accepted: {told(accepted)}, where a full queue takes {(QUEUE + 1) / at_capacity * 1000:.0f} ms; refused: {told(refused)}",
+        f"memory at its most {before:.0f} MB at capacity, {most:.0f} MB in the flood ({most / before - 1:+.1%}); 2 s after it {depth:.0f} "
+        f"requests wait, and one takes {after * 1000:.0f} ms",
     ]
 
 
@@ -130,9 +132,8 @@ async def starvation(server: Process, seconds: float) -> list[str]:
     assert {status for status, _ in beside} == {200}
     times = [took for _, took in beside]
     return [
-        f"`/v1/digits` at {EACH_SECOND} requests a second: alone p50 {percentile(alone, 50):.1f} ms, p99 {percentile(alone, 99):.1f} ms; while {FLOOD} "
-        f"callers upscale 256 x 256 ({len(upscaled)} answers) p50 {percentile(times, 50):.1f} ms, p99 {percentile(times, 99):.1f} ms "
-        f"({percentile(times, 99) / percentile(alone, 99):.1f} times)"
+        f"`/v1/digits` at {EACH_SECOND} requests a second: alone {told(alone)}; while {FLOOD} callers upscale 256 x 256 "
+        f"({len(upscaled)} answers) {told(times)} ({percentile(times, 99) / percentile(alone, 99):.1f} times)"
     ]
 
 
@@ -150,8 +151,8 @@ async def share(server: Process, runs: int) -> list[str]:
     outside = statistics.median(1 - stage["infer"] / took for stage, took in zip(stages, whole, strict=True))
     return [
         f"`/v1/translate` of a JPEG of 512 x 512 to a JPEG: {statistics.median(whole):.0f} ms as the caller sees it, of which inference "
-        f"{middle['infer']:.0f} ms, decoding {middle['decode']:.1f} ms, the queue {middle['queue']:.1f} ms, encoding {middle['encode']:.1f} ms; "
-        f"all but inference is {outside:.1%} (median of {runs})"
+        f"{middle['infer']:.0f} ms, decoding {middle['decode']:.1f} ms, the queue {middle['queue']:.1f} ms, encoding "
+        f"{middle['encode']:.1f} ms; all but inference is {outside:.1%} (median of {runs})"
     ]
 
 

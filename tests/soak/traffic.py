@@ -24,9 +24,8 @@ import httpx
 import numpy as np
 from built import complete
 from PIL import Image
-from support import Server, encoded
-
 from soak import report
+from support import Server, encoded
 
 CALLERS = 6
 REQUESTS = 600
