@@ -228,6 +228,7 @@ async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
         total += len(chunk)
         if total > most:
             raise _too_large(most)
+        request.state.call.keep(len(chunk))
         yield chunk
 
 

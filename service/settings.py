@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(default=20, gt=0, le=1024, description="largest request body, in megabytes (10^6 bytes)")
     max_megapixels: float = Field(default=25, gt=0, le=1000, description="largest picture read, in 10^6 pixels")
     max_output_megapixels: float = Field(default=64, gt=0, le=1000, description="largest picture made, in 10^6 pixels")
+    max_work_mb: float = Field(
+        default=2048, gt=0, le=1_000_000, description="uploads, pictures and answers that all requests in work keep together, in megabytes"
+    )
     queue_limit: int = Field(
         default=1024, ge=1, le=100_000, description="items that one session runs or keeps waiting before more requests are refused"
     )

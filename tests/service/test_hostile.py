@@ -165,6 +165,26 @@ def test_they_all_left_nothing_behind(hasty: Server) -> None:
     assert hasty.metric("atelier_queue_depth") == 0
 
 
+def test_many_large_uploads_at_once_find_no_room(start: Callable[..., Server]) -> None:
+    server = start(ATELIER_LOAD="cdcgan", ATELIER_MAX_WORK_MB="1.5")
+    server.until_loaded()
+
+    def post(blanks: int, body: bytes = b"{}") -> httpx.Response:
+        return server.client.post("/v1/digits", content=b" " * blanks + body, headers={"Content-Type": "application/json"})
+
+    with closing(socket.create_connection(place(server))) as first:
+        first.sendall(beginning("/v1/digits", "application/json") + b" " * 900_000)
+        first.settimeout(1)
+        with pytest.raises(TimeoutError):  # by then it was read, and its rest is waited for
+            first.recv(1)
+        answer = post(1_000_000)
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
+        assert post(0, b'{"digits": "1"}').status_code == 200
+    while post(1_000_000).status_code == 503:  # until its leaving is noticed
+        pass
+    assert post(3_000_000).json()["code"] == "invalid_request"  # more than all may keep together, but alone
+
+
 # what is sent
 
 
