@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 LOST = 4
 _M_MMAP_THRESHOLD, LARGE = -3, 1_000_000
+"""glibc's number of the setting (malloc.h), and from how many bytes on a piece of memory is taken from the system by itself."""
 LINGER_SECONDS = 0.3
 SWITCH_SECONDS = 0.0005
 """How long a thread keeps the interpreter from another that wants it. Python's 5 milliseconds are as much as a run on a session

@@ -244,7 +244,7 @@ class Store:
         model = self.models.get(wanted or "")
         if model is not None and task in model.manifest.tasks:
             if not model.healthy:
-                raise ModelUnavailable(f"{wanted} broke and is being opened again")
+                raise ModelUnavailable(f"{wanted} is stuck in a run, or broke and is being opened again")
             return model
         if wanted is not None and wanted in self.failures:
             raise ModelUnavailable(f"{wanted} is not served: {self.failures[wanted]}")
