@@ -248,6 +248,7 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
     content = encoded(gradient(), "JPEG", progressive=True)
     last = content[content.rfind(b"\xff\xda") : -2]
     assert decode(content[:-2] + last * 50 + content[-2:]).size == (40, 24)
+    assert decode(content + b"\xff\xda\x12" * 1000).size == (40, 24)  # a film behind it
     with pytest.raises(UnreadableImage, match="scans"):
         decode(content[:-2] + last * 200 + content[-2:])
 
