@@ -6,7 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large captions images build-check lint format lock clean
+.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large captions soak overload fuzz-images fuzz-http sbom audit images build-check lint \
+	format lock clean
 
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
@@ -68,6 +69,31 @@ large: $(VENV)/.cpu $(VENV)/.dev
 captions: $(VENV)/.cpu $(VENV)/.dev
 	$(BIN)/python tests/bench/captions.py $(ARGS)
 
+# Ten minutes of mixed traffic, and a flood of a minute with what belongs to it; figures go into docs/load.md. Shorter with ARGS="--seconds 60".
+soak: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev
+	PYTHONPATH=.:tests $(BIN)/python tests/soak/traffic.py $(ARGS)
+
+# Needs wrk.
+overload: $(VENV)/.cpu $(VENV)/.dev
+	PYTHONPATH=.:tests $(BIN)/python tests/soak/overload.py $(ARGS)
+
+# Bytes into the decoders, guided by what of them they reach, for MINUTES (10); what is found goes on from one time to the next. Linux, Python 3.11 to 3.13.
+fuzz-images: $(VENV)/.cpu $(VENV)/.fuzz
+	PYTHONPATH=.:tests $(BIN)/python -W ignore tests/fuzz/fuzz_images.py -max_total_time=$$((60 * $(or $(MINUTES),10))) $(ARGS)
+
+# 24,000 broken pictures through the running server; fewer with ARGS="--number 2000".
+fuzz-http: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev
+	PYTHONPATH=.:tests $(BIN)/python tests/fuzz/over_http.py $(ARGS)
+
+# A bill of what serving installs, with versions and hashes, in CycloneDX's form: build/sbom/cpu.json and gpu.json
+sbom: $(VENV)/.audit
+	mkdir -p build/sbom
+	for extra in cpu gpu; do $(BIN)/cyclonedx-py requirements requirements/$$extra.txt --pyproject pyproject.toml --output-reproducible -o build/sbom/$$extra.json; done
+
+# Known vulnerabilities of all pins, from the package index or, with ARGS="--vulnerability-service osv", from OSV. A package that cannot be asked about fails too.
+audit: $(VENV)/.audit
+	for pins in requirements/*.txt; do echo $$pins; $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement $$pins $(ARGS) || failed=1; done; exit $${failed:-0}
+
 .venv-litserve/.done: tests/bench/litserve.txt
 	$(PYTHON) -m venv .venv-litserve
 	.venv-litserve/bin/python -m pip install --quiet --disable-pip-version-check -r $<
@@ -110,11 +136,12 @@ $(VENV)/.%: requirements/%.txt | $(BIN)/python
 	touch $@
 
 # The pins agree with one another: each extra is compiled under the constraints of all of them together. They begin with those that are there.
+EXTRAS := cpu training jax data telemetry browser sdk fuzz audit dev
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate pyproject.toml
 lock: $(VENV)/.dev
-	for extra in cpu training jax data telemetry browser sdk dev; do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt
-	$(COMPILE) $(UPGRADE) --extra cpu --extra training --extra jax --extra data --extra telemetry --extra browser --extra sdk --extra dev -o $(VENV)/all.txt
-	for extra in cpu training jax data telemetry browser sdk dev gpu; do \
+	for extra in $(EXTRAS); do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt
+	$(COMPILE) $(UPGRADE) $(EXTRAS:%=--extra %) -o $(VENV)/all.txt
+	for extra in $(EXTRAS) gpu; do \
 		if [ $$extra = gpu ]; then grep -v '^onnxruntime=' $(VENV)/all.txt > $(VENV)/constraints.txt; \
 		else cp $(VENV)/all.txt $(VENV)/constraints.txt; fi; \
 		$(COMPILE) --generate-hashes --extra $$extra --constraints $(VENV)/constraints.txt -o requirements/$$extra.txt; \

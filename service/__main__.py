@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -23,6 +25,7 @@ import uvicorn
 
 from service import __version__, bodies, doctor, local, logs, media, settings, telemetry
 from service.app import create_app
+from service.connection import Connection
 from service.settings import Settings, SettingsError
 from service.tasks import TASKS
 
@@ -54,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 LOST = 4
+_M_MMAP_THRESHOLD, LARGE = -3, 1_000_000
+"""glibc's number of the setting (malloc.h), and from how many bytes on a piece of memory is taken from the system by itself."""
 LINGER_SECONDS = 0.3
 SWITCH_SECONDS = 0.0005
 """How long a thread keeps the interpreter from another that wants it. Python's 5 milliseconds are as much as a run on a session
@@ -97,6 +102,9 @@ def _serve(configuration: Settings) -> int:
             app,
             host=configuration.host,
             port=configuration.port,
+            http=Connection,
+            ws="none",
+            server_header=False,
             log_config=None,
             access_log=False,
             proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
@@ -105,10 +113,22 @@ def _serve(configuration: Settings) -> int:
     )
     app.state.store.lost = server.end
     sys.setswitchinterval(SWITCH_SECONDS)
+    _give_memory_back()
     for caught in (signal.SIGTERM, signal.SIGINT):
         signal.signal(caught, lambda *_: None)  # uvicorn drains, then raises the signal again: a stop that was asked for is no failure
     server.run()
-    return LOST if server.lost else 0 if server.started else 1
+    if server.lost:  # perhaps in a run that does not end, which the interpreter would wait for
+        logging.shutdown()
+        os._exit(LOST)
+    return 0 if server.started else 1
+
+
+def _give_memory_back() -> None:
+    """What large pictures took returns to the system as soon as they are gone. Left to itself, glibc learns from the first of them to keep
+    them among small things, and the process grows with each new size."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
 def _run(configuration: Settings, options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections import deque
 from collections.abc import Iterable
 
 import limits
@@ -23,6 +24,9 @@ CLOSED = ("/v1/", "/v2/", "/v2")
 OPEN = ("/v2/health/live", "/v2/health/ready")
 ADMIN = ("/v1/models/reload",)
 
+_FEW = 1000
+"""Callers whose times may be kept although they are old."""
+
 
 def closed(path: str) -> bool:
     """Whether a path wants a key, where keys are set."""
@@ -37,7 +41,7 @@ class Access:
         self._admins = _digests(settings.admin_keys)
         self._rate = limits.parse(settings.rate_limit) if settings.rate_limit else None
         self._open = not self._keys and self._rate is None
-        self._limiter = limits.strategies.MovingWindowRateLimiter(limits.storage.MemoryStorage())
+        self._window = None if self._rate is None else Window(self._rate.amount, self._rate.get_expiry())
 
     def admit(self, connection: HTTPConnection) -> None:
         """Refuses what may not pass.
@@ -67,12 +71,37 @@ class Access:
 
     def _admit_rate(self, connection: HTTPConnection, digest: bytes | None) -> None:
         """Counts by key; without keys, by the caller's address."""
-        if self._rate is None:
+        if self._window is None:
             return
         who = digest.hex() if digest is not None and self._keys else (connection.client.host if connection.client else "")
-        if not self._limiter.hit(self._rate, who):
-            reset, _ = self._limiter.get_window_stats(self._rate, who)
-            raise ProblemError(Code.RATE_LIMITED, f"More than {self._rate} of this key.", retry_after=max(1.0, reset - time.time()))
+        if wait := self._window.wait(who):
+            raise ProblemError(Code.RATE_LIMITED, f"More than {self._rate} of this key.", retry_after=wait)
+
+
+class Window:
+    """Lets in, of each caller, at most an amount in any stretch of so many seconds: by a clock that nobody sets."""
+
+    def __init__(self, amount: int, seconds: float) -> None:
+        self.amount, self.seconds = amount, seconds
+        self._let_in: dict[str, deque[float]] = {}
+        self._room = _FEW
+
+    def wait(self, who: str) -> float:
+        """0 if the caller is let in now, else the seconds until it would be."""
+        now = time.monotonic()
+        if who not in self._let_in:
+            self._make_room(now)
+        times = self._let_in.setdefault(who, deque(maxlen=self.amount))
+        if len(times) == self.amount and (left := times[0] + self.seconds - now) > 0:
+            return left
+        times.append(now)
+        return 0.0
+
+    def _make_room(self, now: float) -> None:
+        """Forgets those who have not come for so long that it makes no difference, whenever they may be half of all."""
+        if len(self._let_in) >= self._room:
+            self._let_in = {who: times for who, times in self._let_in.items() if times[-1] + self.seconds > now}
+            self._room = max(_FEW, 2 * len(self._let_in))
 
 
 class AccessControl:

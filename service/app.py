@@ -19,11 +19,12 @@ from service import __version__, document, operations, problems
 from service.access import Access, AccessControl
 from service.call import Call
 from service.context import RequestContext
+from service.engine.budget import Budget
 from service.engine.session import usable_cores
 from service.engine.store import Store
 from service.engine.workers import Workers
 from service.metrics import Metrics
-from service.page import Page
+from service.page import DOCS_ASSETS, Page, docs
 from service.problems import ProblemError
 from service.protocol import v2
 from service.protocol.tensors import HEADER_LENGTH
@@ -52,8 +53,9 @@ def create_app(settings: Settings) -> FastAPI:
         title="Atelier",
         version=__version__,
         description=DESCRIPTION,
+        docs_url=None,
         redoc_url=None,
-        static_url="/docs-assets",
+        static_url=DOCS_ASSETS,
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -63,12 +65,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.working = working
     app.state.store = Store(settings, {task.TASK: task.ROLES for task in TASKS}, metrics.observer)
     metrics.watch(app.state.store)
+    app.state.budget = Budget(int(settings.max_work_mb * 1e6))
     app.state.workers = Workers(usable_cores(), settings.queue_limit)
     for task in TASKS:
         app.router.routes.extend(task.router.routes)  # themselves: a router that is included is looked through at each request
     app.include_router(operations.router)
     app.include_router(v2.router)
     app.add_route("/", page.home, include_in_schema=False)
+    app.add_route("/docs", docs, include_in_schema=False)
     app.mount("/playground", page)
     app.add_exception_handler(ProblemError, problems.handle_problem)
     app.add_exception_handler(HTTPException, problems.handle_http)

@@ -34,6 +34,8 @@ JSON, MULTIPART = "application/json", "multipart/form-data"
 
 _LENGTH = re.compile("[0-9]{1,18}")
 _MOST_FIELDS = 32
+SLOWEST = 10_000
+"""Bytes a second: a body that comes no slower is waited for, however large it is."""
 _SMALL = 16_384
 """Bytes of JSON that are read in less time than handing them to another thread takes."""
 
@@ -116,7 +118,7 @@ def _documented(request: type[Body], summary: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{request.__name__}"}
     return {
         "summary": summary,
-        "responses": problems.documented(401, 404, 406, 413, 415, 422, 429, 500, 503, 504),
+        "responses": problems.documented(401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
         "openapi_extra": {"requestBody": {"required": True, "content": {media_type(request): {"schema": schema}}}},
     }
 
@@ -176,10 +178,12 @@ def _checked(fields: dict[str, Any], model: type[Body], strict: bool) -> Body:
 
 
 class _FormParser(MultiPartParser):
-    """Takes pictures for files also where they come without a file name, which a form may leave out (RFC 7578, section 4.2)."""
+    """Takes pictures for files also where they come without a file name, which a form may leave out (RFC 7578, section 4.2). No file is
+    written to disk on its way, which may be full or not there."""
 
     def __init__(self, request: Request, pictures: list[str]) -> None:
         super().__init__(request.headers, _limited(request), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)
+        self.spool_max_size = 0  # of what is kept in memory: no limit but that of the upload
         self._pictures = {name.encode() for name in pictures}
 
     def on_headers_finished(self) -> None:
@@ -208,7 +212,7 @@ async def _form(request: Request, pictures: list[str]) -> dict[str, Any]:
 
 
 async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
-    """The body's chunks, refused as soon as they declare or reach more than the upload limit."""
+    """The body's chunks, refused as soon as they declare or reach more than the upload limit, or come too slowly."""
     most = int(request.app.state.settings.max_upload_mb * 1e6)
     declared, encoding = request.headers.get("content-length", ""), request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
@@ -217,13 +221,14 @@ async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
         raise _too_large(most)
     total, more = 0, True
     while more:
-        message = await _received(request)
+        message = await _received(request, total)
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         chunk, more = message.get("body", b""), message.get("more_body", False)
         total += len(chunk)
         if total > most:
             raise _too_large(most)
+        request.state.call.keep(len(chunk))
         yield chunk
 
 
@@ -232,19 +237,21 @@ def _too_large(most: int) -> ProblemError:
     return ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="upload_bytes", value=most), headers={"Connection": "close"})
 
 
-async def _received(request: Request) -> Message:
-    """The next part of a body, if it comes by the request's deadline.
+async def _received(request: Request, total: int) -> Message:
+    """The next part of a body of which so many bytes have come, if it comes by the request's deadline, and not too slowly.
 
     Raises:
-        ProblemError: 504, it did not.
+        ProblemError: 504 or 408, it did not.
     """
     deadline = request.state.call.deadline
-    if deadline is None:
-        return await request.receive()
+    slowest = request.state.started + request.app.state.settings.body_seconds + total / SLOWEST
     try:
-        async with asyncio.timeout(deadline - time.perf_counter()):
+        async with asyncio.timeout((slowest if deadline is None else min(deadline, slowest)) - time.perf_counter()):
             return await request.receive()
     except TimeoutError as error:
-        raise ProblemError(
-            Code.DEADLINE_EXCEEDED, "The request's time was over before its body had come.", headers={"Connection": "close"}
-        ) from error
+        closing = {"Connection": "close"}
+        if deadline is not None and deadline < slowest:
+            raise ProblemError(Code.DEADLINE_EXCEEDED, "The request's time was over before its body had come.", headers=closing) from error
+        seconds = time.perf_counter() - request.state.started
+        detail = f"Of the body, {total:,} bytes came in {seconds:.1f} s; the rest is not waited for."
+        raise ProblemError(Code.REQUEST_TIMEOUT, detail, headers=closing) from error

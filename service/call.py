@@ -22,6 +22,7 @@ from service.contract import images
 from service.contract.manifest import Fit
 from service.engine import latents
 from service.engine.batching import Batcher, Closed, DeadlinePassed, Job, QueueFull
+from service.engine.budget import Budget, BudgetSpent
 from service.engine.store import Model, ModelUnavailable, Store, UnknownModel
 from service.engine.tiling import Grid, Mosaic
 from service.engine.windows import Holes
@@ -37,6 +38,9 @@ Result = TypeVar("Result")
 
 _SMALL = 4096
 """Values of pictures that are encoded in less time (some 50 microseconds) than handing them to another thread and back takes."""
+
+_HEADER = 65_536
+"""Bytes of an upload whose header is looked for at once; in more there may be very much before it."""
 
 _AT_ONCE = 16
 """Squares round holes that are cut together: between one such lot and the next, other requests come."""
@@ -62,6 +66,8 @@ class Call:
         self.settings: Settings = request.app.state.settings
         self.store: Store = request.app.state.store
         self.workers: Workers = request.app.state.workers
+        self._budget: Budget = request.app.state.budget
+        self._kept = 0
         self.headers: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.task = self.model_name = ""
@@ -79,6 +85,20 @@ class Call:
         """The request has ended: the models that it used may be replaced."""
         for model in self._models:
             model.release()
+        self._budget.release(self._kept)
+        self._kept = 0
+
+    def keep(self, number: int) -> None:
+        """Counts bytes that stay in memory until the request has ended.
+
+        Raises:
+            ProblemError: 503, all requests in work would keep more than they may.
+        """
+        try:
+            self._budget.keep(number, self._kept)
+        except BudgetSpent as error:
+            raise ProblemError(Code.OVERLOADED, f"There is no room: {error}.", retry_after=1, headers={"Connection": "close"}) from error
+        self._kept += number
 
     # admit
 
@@ -162,14 +182,14 @@ class Call:
 
     # decode and fit
 
-    def declared_size(self, content: bytes, field: str = "image") -> tuple[int, int]:
+    async def declared_size(self, content: bytes, field: str = "image") -> tuple[int, int]:
         """Width and height of an uploaded picture, by its header.
 
         Raises:
             ProblemError: 415 unreadable.
         """
         try:
-            return images.declared_size(content)
+            return await self.work("decode", partial(images.declared_size, content), small=len(content) <= _HEADER)
         except images.UnreadableImage as error:
             raise ProblemError(Code.UNREADABLE_IMAGE, f"{field}: {error}.") from error
 
@@ -181,7 +201,9 @@ class Call:
         """
         fit = fit_of(model)
         prepare = partial(images.fit, to=fit) if fitted else partial(images.whole, channels=fit.channels)
-        return await self._decoded(content, model, "image", prepare)
+        pixels = await self._decoded(content, model, "image", prepare)
+        self.keep(pixels.nbytes)
+        return pixels
 
     async def fitted(self, content: bytes, model: Model) -> tuple[np.ndarray, int, int]:
         """An uploaded picture as the array that the model takes, and the height and width that it had.
@@ -262,6 +284,7 @@ class Call:
         if grid.number * area > most:
             detail = f"The {grid.number:,} tiles of this picture would be {grid.number * area:,} pixels; at most {most:,} are made."
             raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="tile_pixels", value=most))
+        self.keep(height * width * scale**2 * fit.channels)
         self._total, mosaic = grid.number, Mosaic(grid, fit.channels)
         for row in range(grid.rows.number):  # one after the other, so that small requests come between
             tiles = await self.work("decode", partial(grid.cut, pixels, row))

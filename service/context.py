@@ -86,7 +86,7 @@ class _Passage:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = {"X-Request-Id": self.id}
+            headers = {"X-Request-Id": self.id, "X-Content-Type-Options": "nosniff"}
             if (call := self.call) is not None:
                 headers |= call.headers
                 if call.seconds:

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from functools import lru_cache
 from typing import Literal
 
@@ -52,6 +53,7 @@ def configure(form: Literal["text", "json"], level: int = logging.INFO) -> None:
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged pictures: each text of them would be kept for ever
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line has them, and each costs time
     logging._srcfile = None  # nor the place in the source, which costs the most
     for quiet in ("httpx", "httpcore", "asyncio", "PIL"):

@@ -34,6 +34,7 @@ class Code(StrEnum):
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
     MODEL_UNAVAILABLE = "model_unavailable"
+    REQUEST_TIMEOUT = "request_timeout"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     MODEL_FAILED = "model_failed"
 
@@ -52,6 +53,7 @@ _ABOUT: dict[Code, tuple[int, str]] = {
     Code.RATE_LIMITED: (429, "Too many requests"),
     Code.OVERLOADED: (503, "The queue is full"),
     Code.MODEL_UNAVAILABLE: (503, "The model is not available"),
+    Code.REQUEST_TIMEOUT: (408, "The request came too slowly"),
     Code.DEADLINE_EXCEEDED: (504, "The deadline has passed"),
     Code.MODEL_FAILED: (500, "The model failed"),
 }
@@ -139,7 +141,7 @@ def response(error: ProblemError, instance: str, path: str) -> Response:
     return Response(problem.model_dump_json(exclude_none=True), status, error.headers, MEDIA_TYPE)
 
 
-_REFUSALS = {Code.OVERLOADED, Code.MODEL_UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.IMAGE_TOO_LARGE}
+_REFUSALS = {Code.OVERLOADED, Code.MODEL_UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.REQUEST_TIMEOUT, Code.IMAGE_TOO_LARGE}
 
 
 async def handle_problem(request: Request, error: Exception) -> Response:

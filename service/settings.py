@@ -27,11 +27,18 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(default=20, gt=0, le=1024, description="largest request body, in megabytes (10^6 bytes)")
     max_megapixels: float = Field(default=25, gt=0, le=1000, description="largest picture read, in 10^6 pixels")
     max_output_megapixels: float = Field(default=64, gt=0, le=1000, description="largest picture made, in 10^6 pixels")
+    max_work_mb: float = Field(
+        default=2048, gt=0, le=1_000_000, description="uploads, pictures and answers that all requests in work keep together, in megabytes"
+    )
     queue_limit: int = Field(
         default=1024, ge=1, le=100_000, description="items that one session runs or keeps waiting before more requests are refused"
     )
     max_batch: int = Field(default=64, ge=1, le=4096, description="most items in one run, below what the manifest allows")
     threads: int | None = Field(default=None, ge=1, le=1024, description="threads of a session; unset: the cores that this process may use")
+    run_seconds: float = Field(default=60, gt=0, le=3600, description="longest that one run of a session may take before it is ended")
+    body_seconds: float = Field(
+        default=20, gt=0, le=3600, description="time for a request to come, and one second more for each 10 kB of its body"
+    )
     grace_seconds: float = Field(default=20, ge=0, le=3600, description="time for requests in flight when the server is told to stop")
     gpu_mem_limit: int | None = Field(default=None, ge=1, description="most GPU memory that one session takes, in bytes")
     precision: Literal["float32", "float16"] = Field(

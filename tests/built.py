@@ -127,7 +127,9 @@ def captioner(models: Path, name: str = "talks", **fields: object) -> None:
         constant("last", np.array([3])),
         constant("all", np.array([1, 2])),
         helper.make_node("ReduceMean", ["features", "last"], ["levels"], keepdims=0),
-        helper.make_node("ReduceSum", ["levels", "all"], ["sum"], keepdims=1),
+        constant("little", np.array(1e-6, np.float32)),
+        helper.make_node("ReduceSum", ["levels", "all"], ["light"], keepdims=1),
+        helper.make_node("Add", ["light", "little"], ["sum"]),
         helper.make_node("Div", ["levels", "sum"], ["shares"]),
         helper.make_node("ReduceMean", ["keys", "last"], ["unused"], keepdims=0),
         constant("none", np.array(0, np.float32)),
@@ -155,6 +157,19 @@ def complete(models: Path) -> None:
         build(models, "paint", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
     if "swap" not in served:
         build(models, "other", either(), "swap", "swapper", "swapped", default_for=("swap",), classes=("google", "twitter"))
+
+
+def small(models: Path) -> None:
+    """A folder with a model for every operation that answers in a millisecond or two: built by hand, save for those of digits."""
+    build(models, "negative", negative(), "translate", "translator", "translated", default_for=("translate",))
+    build(models, "either", either(), "swap", "swapper", "swapped", default_for=("swap",), classes=("ann", "bob"))
+    build(models, "larger", larger(), "upscale", "upscaler", "upscaled", default_for=("upscale",), large="tile", margin=4)
+    build(models, "painted", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
+    whole = Fit(height=SIDE, width=SIDE, channels=3, mode="stretch")
+    build(models, "bright", brightness(), "anomaly", "detector", DETECTED, normal=NORMAL, fit=whole, default_for=("anomaly",))
+    captioner(models, default_for=("caption",))
+    for name in ("cdcgan", "vae"):
+        (models / name).symlink_to(MODELS / name)
 
 
 def build(

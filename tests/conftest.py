@@ -28,8 +28,8 @@ def start() -> Iterator[Callable[..., Server]]:
     """Starts servers with settings of their own; stops them afterwards."""
     started: list[Server] = []
 
-    def one(**environment: str) -> Server:
-        started.append(Server(**environment))
+    def one(*arguments: str, **environment: str) -> Server:
+        started.append(Server(*arguments, **environment))
         return started[-1]
 
     yield one

@@ -31,13 +31,18 @@ def pixels(content: bytes) -> np.ndarray:
 
 
 class Server:
-    """`python -m service`, or another module in its place, on a free port, with what it logged."""
+    """`python -m service`, or Python with other arguments, on a free port, with what it logged."""
 
-    def __init__(self, module: str = "service", **environment: str) -> None:
+    def __init__(self, *arguments: str, **environment: str) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
         variables = {"ATELIER_MODELS": str(MODELS), "ATELIER_PORT": "0", **environment}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module], cwd=ROOT, env=clean | variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            [sys.executable, *(arguments or ("-m", "service"))],
+            cwd=ROOT,
+            env=clean | variables,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
         self.log: list[str] = []
         self._address = threading.Event()
@@ -67,6 +72,28 @@ class Server:
                 return answer
             time.sleep(0.05)
         raise RuntimeError("the models did not load:\n" + "".join(self.log))
+
+    def said(self, *words: str) -> bool:
+        """Whether a line of the log has all of these, or soon will: it comes through a pipe."""
+        deadline = time.monotonic() + 10
+        while not (found := any(all(word in line for word in words) for line in self.log)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return found
+
+    @property
+    def files(self) -> int:
+        """How many files and connections the process has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    @property
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    @property
+    def resident(self) -> float:
+        """Megabytes of memory."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a series over the labels that are not given."""

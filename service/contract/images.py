@@ -15,6 +15,15 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Pillow's own guard warns at one size and raises at another; decode() refuses at the caller's.
 Image.MAX_IMAGE_PIXELS = None
 
+MOST_SCANS = 100
+"""Of a JPEG: each is a pass over all of the picture, and takes no more bytes than it likes. Progressive ones have some ten."""
+_SCANS = tuple(bytes((0xFF, 0xDA, 0, 6 + 2 * components, components)) for components in (1, 2, 3, 4))
+"""How one begins. Two bytes of it would be found now and then in the film that phones append to a picture."""
+_FREE_READS, _BYTES_A_READ = 10_000, 50
+"""How many pieces a file may be read in, and of what size on average beyond those: a decoder takes its time for each."""
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_SIXTEEN_TO_EIGHT = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
+
 _SRGB = ImageCms.createProfile("sRGB")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -45,9 +54,12 @@ def decode(content: bytes, max_pixels: int | None = None) -> Image.Image:
         ImageTooLarge: more than `max_pixels`.
     """
     image = _opened(content)
-    width, height = image.size
-    if max_pixels is not None and width * height > max_pixels:
-        raise ImageTooLarge(width, height, max_pixels)
+    if max_pixels is not None:
+        for width, height in (image.size, _tile(image)):
+            if width * height > max_pixels:
+                raise ImageTooLarge(width, height, max_pixels)
+    if image.format == "JPEG" and (scans := sum(map(content.count, _SCANS))) > MOST_SCANS:
+        raise UnreadableImage(f"the JPEG has {scans:,} scans; at most {MOST_SCANS} are read")
     try:
         image.load()
         return _upright(_to_srgb(_to_eight_bits(image)), image)
@@ -70,9 +82,32 @@ def _opened(content: bytes) -> Image.Image:
     if not content:
         raise UnreadableImage("the picture is empty")
     try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+        return Image.open(_Pieces(content), formats=FORMATS)
+    except UnreadableImage:
+        raise
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise UnreadableImage(f"not a picture in one of {', '.join(FORMATS)}") from error
+
+
+class _Pieces(io.BytesIO):
+    """A file's bytes, which are not given in any number of small pieces."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._left = _FREE_READS + len(content) // _BYTES_A_READ
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise UnreadableImage("the picture is in too many pieces")
+        return super().read(size)
+
+
+def _tile(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a TIFF's tiles, each of which is unpacked as a whole, however small the picture is."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else (0, 0)
 
 
 def fit(image: Image.Image, to: Fit) -> np.ndarray:
@@ -173,8 +208,8 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Palettes, 1-bit, 16-bit and exotic modes to L, LA, RGB, RGBA, CMYK or LAB; the profile stays with it."""
     mode = image.mode
     if mode.startswith("I"):
-        samples = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        scaled = Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
+        samples = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+        scaled = Image.fromarray(_SIXTEEN_TO_EIGHT[samples])
         if isinstance(clear := image.info.get("transparency"), int):
             scaled.putalpha(Image.fromarray(np.where(samples == clear, 0, 255).astype(np.uint8)))
         scaled.info["icc_profile"] = image.info.get("icc_profile")

@@ -22,7 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
-from service.engine.session import Arrays, Session, SessionBroken, step_back
+from service.engine.session import Arrays, BadOutput, Session, SessionBroken, step_back
 
 logger = logging.getLogger("atelier")
 
@@ -97,13 +97,13 @@ class Batcher:
     Args:
         most: the most rows of one run. A larger request is spread over several runs.
         seconds: about how long a run takes at most, by the measured time of a row; without it only `most` counts.
+        longest: seconds after which a run is told to end. One that does not in as many again is given up, and the session with it.
         limit: the most rows that wait or run; a single larger request is taken when nothing else is there.
         reopen: opens the session anew after a run broke it.
         lost: is called, on the event loop, when that did not help.
 
     Attributes:
         session: nothing while a broken one is being replaced, and once the batcher is closed and its last run is over.
-        healthy: false while a broken session is being replaced, and for good where that failed.
     """
 
     def __init__(
@@ -115,20 +115,29 @@ class Batcher:
         observer: Observer | None = None,
         reopen: Callable[[], Session] | None = None,
         lost: Callable[[str], None] | None = None,
+        longest: float | None = None,
     ) -> None:
         self.session: Session | None = session
-        self.most, self.limit, self.seconds = most, limit, seconds
+        self.most, self.limit, self.seconds, self.longest = most, limit, seconds, longest
         self.file, self.provider, self.precision = session.graph.file, session.provider, session.precision
-        self.healthy = True
         self._observer, self._reopen, self._lost = observer, reopen, lost
         self._thread = ThreadPoolExecutor(1, f"session-{self.file}", initializer=step_back)
         self._lock = threading.Lock()  # of all below, which the event loop and the thread change
         self._queue: deque[Job] = deque()
         self._rows = 0
         self._awake = False
+        self._watched = False
+        self._running_since: float | None = None
+        self._overdue = False
+        self._whole = True
         self._closed = False
         self._seconds_per_row = 0.0
         self._suspect = False
+
+    @property
+    def healthy(self) -> bool:
+        """Not while a run that took too long does not end, nor while a broken session is being replaced; never again where that failed."""
+        return self._whole and not self._overdue
 
     @property
     def depth(self) -> int:
@@ -170,6 +179,7 @@ class Batcher:
             QueueFull: the queue is at its limit.
             DeadlinePassed: no row had begun to run by the deadline.
             Closed: the batcher was closed before all rows had run.
+            BadOutput: the graph gave numbers that are not finite.
             Exception: whatever the session raised on a run that held rows of this request.
         """
         size = len(next(iter(inputs.values())))
@@ -182,6 +192,9 @@ class Batcher:
             asleep, self._awake = not self._awake, True
         if asleep:
             self._thread.submit(self._work, loop)
+            if self.longest is not None and not self._watched:
+                self._watched = True
+                loop.call_later(self.longest / 4, self._watch, loop, self.longest)
         if watch is not None:
             watch(job)
         timer = None if deadline is None else loop.call_later(deadline - job.arrived, self._drop, job)
@@ -196,7 +209,7 @@ class Batcher:
                 timer.cancel()
 
     def close(self) -> None:
-        """Fails what still waits and lets the thread end after its present run."""
+        """Fails what still waits, tells the present run to end, and lets the thread end after it."""
         with self._lock:
             self._closed = True
             left = list(self._queue)
@@ -206,11 +219,31 @@ class Batcher:
         with contextlib.suppress(RuntimeError):  # closed before
             self._thread.submit(self._release)
         self._thread.shutdown(wait=False)
+        self._stop()
 
     def _drop(self, job: Job) -> None:
         """The deadline has come of what waits: it makes room."""
         if job.started is None and self._leave(job):
             _answer([(job, DeadlinePassed("the deadline passed in the queue"))])
+
+    def _stop(self) -> None:
+        session = self.session
+        if session is not None and self._running_since is not None:
+            session.stop()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, longest: float) -> None:
+        """Looks, while there is work, whether a run takes too long."""
+        since = self._running_since
+        took = 0.0 if since is None else time.perf_counter() - since
+        if took >= 2 * longest:
+            self._give_up(f"a run did not end in {took:.0f} s, although it was told to", loop)
+        elif took >= longest and not self._overdue:
+            logger.error("%s: a run is ended after %.1f s", self.file, took)
+            self._overdue = True
+            self._stop()
+        self._watched = self._awake and not self._closed
+        if self._watched:
+            loop.call_later(longest / 4, self._watch, loop, longest)
 
     def _leave(self, job: Job) -> bool:
         """Takes a job out of the queue; false if it was out already."""
@@ -234,9 +267,12 @@ class Batcher:
 
     def _turn(self, batch: list[Part], loop: asyncio.AbstractEventLoop) -> None:
         """One run, and what follows from it."""
-        started = time.perf_counter()
+        self._running_since = started = time.perf_counter()
         try:
-            outputs = self._run(batch)
+            try:
+                outputs = self._run(batch)
+            finally:
+                self._running_since, self._overdue = None, False
             took = time.perf_counter() - started
             answers = self._share(batch, outputs, took)
             self._observe(batch, took)
@@ -269,8 +305,10 @@ class Batcher:
         return batch
 
     def _rows_of_a_run(self) -> int:
-        if self.seconds is None or self._seconds_per_row == 0:
+        if self.seconds is None:
             return self.most
+        if self._seconds_per_row == 0:
+            return 1
         return max(1, min(self.most, round(self.seconds / self._seconds_per_row)))
 
     def _run(self, batch: Sequence[Part]) -> dict[str, np.ndarray]:
@@ -290,7 +328,8 @@ class Batcher:
             job.taken, job.ran = last, job.ran + took
             if job.taken == job.size and self._leave(job):
                 assert job.started is not None
-                answers.append((job, Outcome(_join(job.parts), job.started - job.arrived, job.ran)))
+                made = _join(job.parts)
+                answers.append((job, _not_finite(made) or Outcome(made, job.started - job.arrived, job.ran)))
         weight = 0.2 if self._seconds_per_row else 1.0
         self._seconds_per_row += weight * (took / row - self._seconds_per_row)
         return answers
@@ -305,7 +344,7 @@ class Batcher:
 
     def _replace(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
         """Puts a new session in the place of one that a run broke; the second time without a good run between, it is lost."""
-        self.healthy, self.session = False, None  # its memory may be what the new one needs
+        self._whole, self.session = False, None  # its memory may be what the new one needs
         logger.error("%s: the session broke (%s)", self.file, why)
         if self._reopen is None or self._suspect:
             self._give_up(why, loop)
@@ -315,7 +354,7 @@ class Batcher:
         except Exception as error:
             self._give_up(f"{why}; opened again, {error}", loop)
             return
-        self._suspect, self.healthy = True, True
+        self._suspect, self._whole = True, True
         logger.warning("%s: opened again", self.file)
 
     def _give_up(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
@@ -324,7 +363,7 @@ class Batcher:
                 self._lost(why)
             self.close()
 
-        self._closed, self.healthy = True, False
+        self._closed, self._whole = True, False
         loop.call_soon_threadsafe(lose)
 
     def _release(self) -> None:
@@ -341,6 +380,12 @@ def _answer(answers: Sequence[Answer]) -> None:
             job.future.set_result(result)
         else:
             job.future.set_exception(result)
+
+
+def _not_finite(outputs: dict[str, np.ndarray]) -> BadOutput | None:
+    """What is wrong with outputs that have NaN or infinities, of which nothing sensible can be told."""
+    found = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    return BadOutput(f"not all numbers of {', '.join(found)} are finite") if found else None
 
 
 def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -36,19 +36,25 @@ class Device:
         self._session, self._graph, self._captured = session, graph, captured
         self._bound: dict[int, _Bound] = {}
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Rows of arrays in host memory, at most `most`; through the buffers of the smallest size that holds them."""
+    def run(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
+        """Rows of arrays in host memory, at most `most`; through the buffers of the smallest size that holds them.
+
+        Args:
+            options: of this run alone.
+        """
         rows = len(next(iter(inputs.values())))
         size = self.sizes[bisect_left(self.sizes, rows)]
         if size not in self._bound:
-            self._bound[size] = _Bound(self._session, self._graph, size, self._captured)
-        return self._bound[size].run(inputs, rows)
+            self._bound[size] = _Bound(self._session, self._graph, size)
+        if self._captured:
+            options.add_run_config_entry("gpu_graph_id", str(size))
+        return self._bound[size].run(inputs, rows, options)
 
 
 class _Bound:
     """The inputs and outputs of one batch size, in device memory, and in host memory from where the inputs are copied."""
 
-    def __init__(self, session: Any, graph: Graph, size: int, captured: bool) -> None:
+    def __init__(self, session: Any, graph: Graph, size: int) -> None:
         self._session, self._binding = session, session.io_binding()
         self._staged = {port.name: np.zeros((size, *port.item), port.dtype) for port in graph.inputs}
         self._inputs = {port.name: _buffer(port, size) for port in graph.inputs}
@@ -57,16 +63,13 @@ class _Bound:
             self._binding.bind_ortvalue_input(name, buffer)
         for name, buffer in self._outputs.items():
             self._binding.bind_ortvalue_output(name, buffer)
-        self._options = onnxruntime.RunOptions()
-        if captured:
-            self._options.add_run_config_entry("gpu_graph_id", str(size))
 
-    def run(self, inputs: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, np.ndarray], rows: int, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         for name, buffer in self._inputs.items():
             staged = self._staged[name]
             staged[:rows], staged[rows:] = inputs[name], 0
             buffer.update_inplace(staged)
-        self._session.run_with_iobinding(self._binding, self._options)
+        self._session.run_with_iobinding(self._binding, options)
         return {name: buffer.numpy()[:rows] for name, buffer in self._outputs.items()}
 
 

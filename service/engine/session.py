@@ -45,6 +45,14 @@ class SessionBroken(RuntimeError):
     """A run failed for no fault of its inputs (memory, the provider): later runs of the same session may fail too."""
 
 
+class RunStopped(RuntimeError):
+    """A run took too long and was told to end. The session is as good as before."""
+
+
+class BadOutput(RuntimeError):
+    """A run gave what its graph does not promise: arrays of another shape, or numbers that are none."""
+
+
 class ProviderMissing(SessionError):
     """The graph opened, but not on the execution provider that was demanded."""
 
@@ -59,6 +67,7 @@ class Placement:
         gpu_mem_limit: the most GPU memory of one session, in bytes.
         cuda_graphs: runs on a GPU are captured, one CUDA graph a batch size, where the whole of a graph runs there.
         cache: the folder in which TensorRT's engines are kept.
+        longest: seconds after which a first run on the CPU, of one row, is ended.
     """
 
     provider: str
@@ -66,6 +75,7 @@ class Placement:
     gpu_mem_limit: int | None = None
     cuda_graphs: bool = False
     cache: Path = Path("~/.cache/atelier")
+    longest: float | None = None
 
 
 class Session:
@@ -91,7 +101,8 @@ class Session:
         self.precision = "float16" if _is_float16(path, graph) else "float32"
         self._session, captured = _open(path, graph, placement, most)
         self.provider: str = _provider(self._session)
-        self._outputs = [port.name for port in graph.outputs]
+        self._outputs = {port.name: port.item for port in graph.outputs}
+        self._options = onnxruntime.RunOptions()
         self._check_ports(path)
         self._device = None if self.provider == "cpu" else gpu.Device(self._session, graph, most, captured)
         self.sizes = sorted({1, most}) if self._device is None else self._device.sizes
@@ -101,23 +112,38 @@ class Session:
 
         Raises:
             SessionBroken: it failed for no fault of the inputs.
+            RunStopped: `stop` was called.
+            BadOutput: an array has another shape than the graph declares.
             Exception: ONNX Runtime refused the inputs.
         """
-        return self._run(inputs)
+        return self._run(inputs, onnxruntime.RunOptions())
 
     def warm(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """A run after which memory that only so many rows need is given back on a CPU, where runs are short."""
-        return self._run(inputs, _shrinking())
+        return self._run(inputs, _shrinking() if self._device is None else onnxruntime.RunOptions())
 
-    def _run(self, inputs: Arrays, options: Any = None) -> dict[str, np.ndarray]:
+    def stop(self) -> None:
+        """Ends the present run before its next node; from any thread."""
+        self._options.terminate = True
+
+    def _run(self, inputs: Arrays, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
+        self._options = options
         try:
             if self._device is not None:
-                return self._device.run(inputs)
-            return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs), options), strict=True))
+                made = self._device.run(inputs, options)
+            else:
+                made = dict(zip(self._outputs, self._session.run(list(self._outputs), dict(inputs), options), strict=True))
         except Exception as error:
+            if options.terminate:
+                raise RunStopped("it took too long") from error
             if isinstance(error, MemoryError) or type(error).__name__ in _BREAKING:
                 raise SessionBroken(str(error).splitlines()[0]) from error
             raise
+        rows = len(next(iter(inputs.values())))
+        for name, item in self._outputs.items():
+            if made[name].shape != (rows, *item):
+                raise BadOutput(f"{name} came back as {made[name].shape}, not as {(rows, *item)}")
+        return made
 
     def _check_ports(self, path: Path) -> None:
         for kind, declared, found in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -248,7 +249,7 @@ class Store:
         model = self.models.get(wanted or "")
         if model is not None and task in model.manifest.tasks:
             if not model.healthy:
-                raise ModelUnavailable(f"{wanted} broke and is being opened again")
+                raise ModelUnavailable(f"{wanted} is stuck in a run, or broke and is being opened again")
             return model
         if wanted is not None and wanted in self.failures:
             raise ModelUnavailable(f"{wanted} is not served: {self.failures[wanted]}")
@@ -299,14 +300,19 @@ class _Reading:
                 self._fail(wanted, f"ATELIER_LOAD names {wanted}, but no folder of {self.settings.models} has it", blocks=True)
 
     def _folders(self) -> list[Path]:
+        """The folders of models. Where there are none, although some are served, nothing changes: that is what a folder looks like whose
+        disk is not mounted any more."""
         root = self.settings.models
         try:
-            return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+            found = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+            why = "has no folders any more" if self.before and not found else None
         except OSError as error:
-            self._fail(str(root), f"ATELIER_MODELS={root} cannot be read: {error.strerror}", blocks=True)
+            found, why = [], f"cannot be read: {error.strerror}"
+        if why is not None:
+            self._fail(str(root), f"ATELIER_MODELS={root} {why}", blocks=not self.before)
             shelf = self.store.shelf
             self.models, self.defaults, self.claims_unknown = dict(shelf.models), dict(shelf.defaults), shelf.claims_unknown
-            return []
+        return found
 
     def _load(self, folder: Path) -> None:
         try:
@@ -381,6 +387,7 @@ class _Reading:
                 self.store.observer(folder.name, name),
                 partial(_reopen, folder, session.graph, placement, manifest, most, half),
                 partial(self.store.lose, folder.name),
+                self.settings.run_seconds,
             )
             for name, (session, _) in sessions.items()
         }
@@ -411,13 +418,14 @@ class _Reading:
 
 def placed(settings: Settings) -> Placement:
     """Where the settings would have sessions run."""
-    return Placement(settings.provider, settings.threads or usable_cores(), settings.gpu_mem_limit, settings.cuda_graphs, settings.cache)
+    threads = settings.threads or usable_cores()
+    return Placement(settings.provider, threads, settings.gpu_mem_limit, settings.cuda_graphs, settings.cache, settings.run_seconds)
 
 
 def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int, half: bool) -> tuple[Session, list[int]]:
     """A warm session of a graph whose files were checked, and the batch sizes that it was warmed with."""
     session = opened(folder, graph, placement, most, half)
-    _warm(session, len(manifest.classes))
+    _warm(session, len(manifest.classes), placement.longest)
     return session, session.sizes
 
 
@@ -455,17 +463,22 @@ def _check_file(path: Path, sha256: str) -> None:
         raise SessionError(f"{path.name}: its sha256 is {found[:12]}…, the manifest says {sha256[:12]}…: damaged or half-written")
 
 
-def _warm(session: Session, classes: int) -> None:
+def _warm(session: Session, classes: int, longest: float | None) -> None:
     """One run at each batch size, which shows that the graph runs, and on a GPU chooses algorithms, builds TensorRT's engines and
-    captures CUDA graphs; of zeros, and of the last class, which a graph with fewer than the manifest declares does not have."""
+    captures CUDA graphs; of zeros, and of the last class, which a graph with fewer than the manifest declares does not have.
+
+    Args:
+        longest: of a row, in seconds, on a CPU. On a GPU, which may have kernels to build, a first run may take any time.
+    """
     fill = {"labels": classes - 1}
     for batch in session.sizes:
+        late = threading.Timer(batch * longest, session.stop) if longest and session.provider == "cpu" else None
         try:
-            outputs = session.warm(
-                {port.name: np.full((batch, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs}
-            )
+            if late is not None:
+                late.start()
+            session.warm({port.name: np.full((batch, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs})
         except Exception as error:
             raise SessionError(f"{session.graph.file}: the first run failed ({str(error).splitlines()[0]})") from error
-        for name, array in outputs.items():
-            if array.shape[0] != batch:
-                raise SessionError(f"{session.graph.file}: {name} came back with {array.shape[0]} rows for a batch of {batch}")
+        finally:
+            if late is not None:
+                late.cancel()

@@ -127,7 +127,7 @@ async def configuration(request: Request, name: str) -> ModelConfig:
 @router.post(
     "/models/{name}/infer",
     response_model=tensors.InferenceResponse,
-    responses=problems.documented(401, 404, 413, 422, 429, 500, 503, 504),
+    responses=problems.documented(401, 404, 408, 413, 422, 429, 500, 503, 504),
     openapi_extra={
         "requestBody": {"required": True, "content": {bodies.JSON: {"schema": {"$ref": "#/components/schemas/InferenceRequest"}}}}
     },

@@ -73,7 +73,7 @@ async def anomaly(call: CurrentCall, request: Annotated[AnomalyRequest, bodies.b
     """
     accepted = call.accepts(media.JSON)
     model = call.model(TASK, request.model)
-    width, height = call.declared_size(request.image)
+    width, height = await call.declared_size(request.image)
     call.room_for(height, width, accepted)
     pixels, height, width = await call.fitted(request.image, model)
     answer = {name: array[0] for name, array in (await call.run(model, TASK, "detector", images=pixels[None])).items()}

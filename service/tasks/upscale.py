@@ -42,7 +42,7 @@ async def upscale(call: CurrentCall, request: Annotated[UpscaleRequest, bodies.b
     """
     accepted = call.accepts(media.PNG)
     model = call.model(TASK, request.model)
-    width, height = call.declared_size(request.image)
+    width, height = await call.declared_size(request.image)
     call.room_for(SCALE * height, SCALE * width, accepted)
     pixels = await call.pixels(request.image, model, fitted=False)
     image = await call.run_whole(model, TASK, "upscaler", pixels)

@@ -232,6 +232,42 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data))
 
 
+def test_a_small_tiff_whose_tiles_are_huge_is_refused_before_unpacking() -> None:
+    """One tile is unpacked as a whole, of however few pixels the picture is."""
+    data, place = zlib.compress(bytes(6000 * 6000)), 8 + 2 + 12 * 10 + 4
+    sizes = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: 6000, 323: 6000, 324: place, 325: len(data)}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sizes.items())
+    content = b"II*\0" + struct.pack("<IH", 8, len(sizes)) + tags + bytes(4) + data
+    assert len(content) < 50_000
+    with pytest.raises(ImageTooLarge, match="6000 x 6000"):
+        decode(content, max_pixels=25_000_000)
+
+
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    """Each is a pass over the whole picture, in a few bytes."""
+    content = encoded(gradient(), "JPEG", progressive=True)
+    last = content[content.rfind(b"\xff\xda") : -2]
+    assert decode(content[:-2] + last * 50 + content[-2:]).size == (40, 24)
+    assert decode(content + b"\xff\xda\x12" * 1000).size == (40, 24)  # a film behind it
+    with pytest.raises(UnreadableImage, match="scans"):
+        decode(content[:-2] + last * 200 + content[-2:])
+
+
+def test_pictures_in_any_number_of_pieces_are_refused() -> None:
+    png, jpeg, gif = encoded(gradient()), encoded(gradient(), "JPEG"), encoded(gradient(), "GIF")
+    comment = b"!\xfe" + b"\x01a" * 40_000 + b"\x00"
+    chunk = struct.pack(">I", 0) + b"teSt" + struct.pack(">I", zlib.crc32(b"teSt"))
+    place = gif.index(b",")
+    for content in (
+        png[:33] + chunk * 20_000 + png[33:],
+        jpeg[:2] + b"\xff\xe5\x00\x02" * 20_000 + jpeg[2:],
+        gif[:place] + comment + gif[place:],
+    ):
+        with pytest.raises(UnreadableImage, match="pieces"):
+            decode(content)
+    assert decode(png[:33] + chunk * 500 + png[33:]).size == (40, 24)
+
+
 def test_decoding_leaves_the_bytes_alone() -> None:
     content = encoded(gradient())
     decode(content)

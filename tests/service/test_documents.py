@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -123,6 +125,25 @@ def test_the_docs_page_needs_no_other_host(client: httpx.Client) -> None:
     for link in links:
         assert link.startswith("/")
         assert client.get(link).status_code == 200
+
+
+def test_nothing_runs_on_the_docs_page_but_what_belongs_to_it(client: httpx.Client) -> None:
+    answer = client.get("/docs")
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    (inline,) = re.findall("<script>(.*?)</script>", answer.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+    assert policy["script-src"] == f"'self' 'sha256-{digest}'"
+    assert (policy["default-src"], policy["object-src"], policy["frame-ancestors"]) == ("'self'", "'none'", "'self'")
+    assert "/openapi.json" in inline
+
+
+def test_no_answer_may_be_taken_for_another_type(client: httpx.Client, digit: bytes) -> None:
+    answers = [client.get(path) for path in ("/", "/docs", "/openapi.json", "/docs-assets/swagger-ui.css", "/health/live", "/nothing")]
+    answers += [client.post("/v1/embed", files={"image": one}) for one in (digit, b"text")]
+    answers += [client.post("/v1/digits", json={"digits": "1"}, headers={"Accept": "image/png"}), client.get("/v2"), client.get("/metrics")]
+    for answer in answers:
+        assert answer.headers.get_list("x-content-type-options") == ["nosniff"], answer.request.url
+        assert "server" not in answer.headers
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def test_the_server_on_a_gpu_answers_as_on_the_cpu(start: Start, server: Server,
         "ATELIER_MAX_BATCH": "8",
         "ATELIER_LOAD": "cdcgan,vae,srresnet-light",
     }
-    there = start(module="faked", PYTHONPATH=str(ROOT / "tests"), **settings)
+    there = start("-m", "faked", PYTHONPATH=str(ROOT / "tests"), **settings)
     ready = there.until_loaded()
     assert ready.status_code == 200, ready.text
     models = {model["name"]: model for model in ready.json()["models"]}
@@ -206,7 +206,7 @@ def test_the_server_on_a_gpu_answers_as_on_the_cpu(start: Start, server: Server,
 
 def test_a_server_without_the_gpu_that_it_demands_is_not_ready(start: Start) -> None:
     settings = {"FAKED_MISSING": "libcuda.so.1", "ATELIER_PROVIDER": "cuda", "ATELIER_LOAD": "cdcgan"}
-    server = start(module="faked", PYTHONPATH=str(ROOT / "tests"), **settings)
+    server = start("-m", "faked", PYTHONPATH=str(ROOT / "tests"), **settings)
     answer = server.until_loaded()
     assert answer.status_code == 503
     assert "libcuda.so.1: not found" in answer.json()["models"][0]["failure"]

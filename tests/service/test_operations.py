@@ -249,6 +249,7 @@ def test_what_is_damaged_while_it_serves_goes_on_serving(start: Start, folders: 
     assert server.client.post("/v1/digits", json={"digits": "1"}).status_code == 200
     done = reload(server)
     assert name in done["failed"]["cdcgan"]
+    assert server.said("goes on as it was", name)
     assert sum("goes on as it was" in line and name in line for line in server.log) == 1
     for path, body in (("digits", {"digits": "1"}), ("generate", {})):
         assert server.client.post(f"/v1/{path}", json=body).status_code == 200

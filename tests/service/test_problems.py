@@ -147,8 +147,8 @@ def test_request_ids(client: httpx.Client) -> None:
 def test_a_path_cannot_forge_a_line_of_the_log(server: Server) -> None:
     server.client.get("/v1/models/%0aINFO%20forged")
     server.client.get("/health/live")
+    assert server.said("/v1/models/%0aINFO%20forged 404")
     assert not any(line.startswith("INFO forged") for line in server.log)
-    assert any("/v1/models/%0aINFO%20forged 404" in line for line in server.log)
 
 
 def test_headers_of_an_answer(client: httpx.Client, digit: bytes) -> None:

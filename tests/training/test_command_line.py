@@ -159,7 +159,7 @@ def test_variants_in_half_precision_are_listed_and_served(tmp_path: Path, inside
     assert read(tmp_path / "again" / "cdcgan").graphs["decoder"].float16 is None
     settings = {"ATELIER_MODELS": str(tmp_path / "served"), "ATELIER_PRECISION": "float16"}
     for module, precision in (("faked", "float16"), ("service", "float32")):  # a GPU takes them, a CPU does not
-        server = start(module=module, PYTHONPATH=str(ROOT / "tests"), **settings)
+        server = start("-m", module, PYTHONPATH=str(ROOT / "tests"), **settings)
         assert server.until_loaded().json()["models"][0]["precision"] == precision
         assert len(server.client.post("/v1/digits", json={"digits": "407"}).json()["images"]) == 3
 

@@ -1,0 +1,100 @@
+"""One connection, on which nobody may take as long as they like, or send a head of any size: uvicorn has no bounds of its own there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.bodies import SLOWEST
+
+LARGEST_HEAD = 65_536
+"""Bytes of a request's first line and headers."""
+
+
+class HeadTooLarge(Exception):
+    """Answered with 400, after which the connection is closed."""
+
+
+class Connection(HttpToolsProtocol):
+    """Uvicorn's. While no request is in work it is closed if none has come whole, save its body, in `ATELIER_BODY_SECONDS`; and while
+    an answer waits to be read, if it is read more slowly than `SLOWEST`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        app: Any = self.config.app
+        self._seconds: float = app.state.settings.body_seconds
+        self._coming: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        self._head: int | None = None  # bytes of one that has not come to its end
+        self._unread = 0
+        self._running: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._coming, self._leaving):
+            if timer is not None:
+                timer.cancel()
+        if (running := self._running) is not None and not running.response_complete:  # uvicorn tells only what was sent last
+            running.disconnected = True
+            running.message_event.set()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # what comes
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head is not None and not self.transport.is_closing():
+            self._head += len(data)
+            if self._head > LARGEST_HEAD:
+                self.send_400_response("The head of the request is too large.")
+
+    def on_message_begin(self) -> None:
+        self._head = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD:
+            raise HeadTooLarge
+        if self._coming is not None:
+            self._coming.cancel()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:  # another may have been sent along
+            self._wait()
+
+    def _wait(self) -> None:
+        self._coming = self.loop.call_later(self._seconds, self.timeout_keep_alive_handler)
+
+    # what goes
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._leaving is not None:
+            self._leaving.cancel()
+
+    def _watch(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._leaving = self.loop.call_later(self._seconds, self._look)
+
+    def _look(self) -> None:
+        if self._unread - self.transport.get_write_buffer_size() < SLOWEST * self._seconds:
+            self.transport.abort()
+        else:
+            self._watch()
