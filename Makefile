@@ -13,9 +13,10 @@ serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
 
 # Training's tests, which each keep a single core busy, two at a time. Some of them: make test ARGS=tests/service
+SERVING := tests/contract tests/models tests/service $(wildcard tests/test_*.py)
 PARALLEL := --numprocesses 2 --dist worksteal
 test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.data $(VENV)/.telemetry $(VENV)/.dev
-	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m pytest --ignore tests/training && $(BIN)/python -m pytest tests/training $(PARALLEL))
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m pytest $(SERVING) && $(BIN)/python -m pytest tests/training $(PARALLEL))
 
 # Every tab of the page in Chromium (apt install chromium), with screenshots in build/screenshots; three with ARGS="-m few".
 test-browser: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev $(VENV)/.browser
