@@ -276,7 +276,8 @@ class Deaf:
     """A session that goes on whatever it is told."""
 
     def __init__(self, session: Session) -> None:
-        self.graph, self.provider, self.free, self.told = session.graph, session.provider, threading.Event(), asyncio.Event()
+        self.graph, self.provider, self.precision = session.graph, session.provider, session.precision
+        self.free, self.told = threading.Event(), asyncio.Event()
 
     def run(self, given: object) -> dict[str, np.ndarray]:
         self.free.wait(30)

@@ -116,7 +116,9 @@ def networks(shapes: list[tuple[int, int, int]], vocabulary: tuple[str, ...], co
     if improved:
         seen = Places(name="places")(seen)
     seen = layers.ReLU()(seen)
-    state = layers.Dense(config.units, activation="tanh", name="first_state")(layers.GlobalAveragePooling2D()(seen))
+    # not GlobalAveragePooling2D, and below no sum: ONNX Runtime rounds both differently in batches of one and of many
+    overall = ops.reshape(layers.AveragePooling2D((rows, columns))(seen), (-1, config.width))
+    state = layers.Dense(config.units, activation="tanh", name="first_state")(overall)
     look = keras.Model(flat, {"features": seen, "keys": layers.Conv2D(config.attention, 1, name="keys")(seen), "state": state})
 
     features, keys = (
@@ -126,7 +128,7 @@ def networks(shapes: list[tuple[int, int, int]], vocabulary: tuple[str, ...], co
     places = rows * columns
     asked = ops.reshape(keys, (-1, places, config.attention)) + layers.Dense(config.attention, name="query")(state)[:, None]
     attention = ops.softmax(layers.Conv1D(1, 1, use_bias=False, name="score")(ops.tanh(asked))[..., 0])
-    context = ops.sum(attention[..., None] * ops.reshape(features, (-1, places, config.width)), axis=1)
+    context = ops.matmul(attention[:, None], ops.reshape(features, (-1, places, config.width)))[:, 0]
     if improved:
         context = layers.Dense(config.width, activation="sigmoid", name="gate")(state) * context
     said = layers.Embedding(len(vocabulary), config.width, name="words_in")(words)
