@@ -62,7 +62,7 @@ def test_an_answer_does_not_depend_on_what_shares_its_run(folder: Path, manifest
     random, most = np.random.default_rng(0), manifest.largest_batch
     for graph in manifest.graphs.values():
         session = Session(folder / graph.file, graph, Placement("cpu", usable_cores()))
-        rows = {port.name: _rows(port.dtype, (most, *port.item), len(manifest.classes), random) for port in graph.inputs}
+        rows = {port.name: _rows(port.dtype, (most, *port.item), len(manifest.classes or manifest.vocabulary), random) for port in graph.inputs}
         whole = session.run(rows)
         for number in range(1, most):
             part = session.run({name: values[:number] for name, values in rows.items()})
