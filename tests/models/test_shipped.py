@@ -62,7 +62,8 @@ def test_an_answer_does_not_depend_on_what_shares_its_run(folder: Path, manifest
     random, most = np.random.default_rng(0), manifest.largest_batch
     for graph in manifest.graphs.values():
         session = Session(folder / graph.file, graph, Placement("cpu", usable_cores()))
-        rows = {port.name: _rows(port.dtype, (most, *port.item), len(manifest.classes or manifest.vocabulary), random) for port in graph.inputs}
+        numbers = len(manifest.classes or manifest.vocabulary)
+        rows = {port.name: _rows(port.dtype, (most, *port.item), numbers, random) for port in graph.inputs}
         whole = session.run(rows)
         for number in range(1, most):
             part = session.run({name: values[:number] for name, values in rows.items()})
@@ -71,10 +72,10 @@ def test_an_answer_does_not_depend_on_what_shares_its_run(folder: Path, manifest
         assert all(np.array_equal(turned[name][::-1], whole[name]) for name in whole), graph.file
 
 
-def _rows(dtype: str, shape: tuple[int, ...], classes: int, random: np.random.Generator) -> np.ndarray:
+def _rows(dtype: str, shape: tuple[int, ...], numbers: int, random: np.random.Generator) -> np.ndarray:
     if dtype == "float32":
         return random.standard_normal(shape, np.float32)
-    return random.integers(0, 256 if dtype == "uint8" else classes, shape).astype(dtype)
+    return random.integers(0, 256 if dtype == "uint8" else numbers, shape).astype(dtype)
 
 
 def test_the_commands_of_the_card_are_commands(manifest: Manifest) -> None:
