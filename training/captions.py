@@ -23,34 +23,7 @@ SIGMA = 6.0
 """Words by which lengths may differ in CIDEr-D."""
 
 FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "some",
-        "any",
-        "our",
-        "your",
-        "another",
-        "this",
-        "that",
-        "it",
-        "its",
-        "and",
-        "or",
-        "of",
-        "on",
-        "in",
-        "at",
-        "with",
-        "by",
-        "to",
-        "for",
-        "from",
-        "is",
-        "are",
-        "be",
-    ]
+    phrases.words("a an the some any our your another this that it its and or of on in at with by to for from is are be")
 )
 """Words that name nothing."""
 

@@ -389,9 +389,9 @@ class _Reading:
                 partial(self.store.lose, folder.name),
                 self.settings.run_seconds,
             )
-            for name, (session, _) in sessions.items()
+            for name, session in sessions.items()
         }
-        return Model(manifest, batchers, {name: warmed for name, (_, warmed) in sessions.items()}, most)
+        return Model(manifest, batchers, {name: session.sizes for name, session in sessions.items()}, most)
 
     def _check_tasks(self, where: str, manifest: Manifest) -> None:
         blocks = bool(self.settings.load)
@@ -422,11 +422,11 @@ def placed(settings: Settings) -> Placement:
     return Placement(settings.provider, threads, settings.gpu_mem_limit, settings.cuda_graphs, settings.cache, settings.run_seconds)
 
 
-def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int, half: bool) -> tuple[Session, list[int]]:
-    """A warm session of a graph whose files were checked, and the batch sizes that it was warmed with."""
+def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int, half: bool) -> Session:
+    """A warm session of a graph whose files were checked."""
     session = opened(folder, graph, placement, most, half)
     _warm(session, len(manifest.classes), placement.longest)
-    return session, session.sizes
+    return session
 
 
 def opened(folder: Path, graph: Graph, placement: Placement, most: int, half: bool) -> Session:
@@ -445,7 +445,7 @@ def opened(folder: Path, graph: Graph, placement: Placement, most: int, half: bo
 def _reopen(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int, half: bool) -> Session:
     """Another session of the same graph, if its files are still the same."""
     _check_files(folder, graph)
-    return _open(folder, graph, placement, manifest, most, half)[0]
+    return _open(folder, graph, placement, manifest, most, half)
 
 
 def _check_files(folder: Path, graph: Graph) -> None:

@@ -190,7 +190,7 @@ def train(config: Config, data: Dataset, run: Run) -> Teller:
         which = [random.integers(len(sentences[index])) for index in indices]
         chosen = np.stack([sentences[index][number] for index, number in zip(indices, which, strict=True)])
         where = np.zeros((*chosen.shape, *shapes[0][:2]), np.float32)
-        if data.train.objects:
+        if config.pointing and data.train.objects:
             for place, index, number in zip(where, indices, which, strict=True):
                 mark(place, data.train.captions[index][number], data.train.objects[index], data.shape[0])
         return step(seen[indices].astype(np.float32), chosen, where)
@@ -254,13 +254,14 @@ def _loss(teller: Teller, config: Config) -> Any:
             total -= ops.sum(goes_on * likely)
             counted += ops.sum(goes_on)
             covered += goes_on[:, None, None] * found["attention"]
-            named = ops.max(where[:, place], axis=(1, 2))
-            names += ops.sum(named)
-            missed -= ops.sum(named * ops.log(ops.sum(where[:, place] * found["attention"], axis=(1, 2)) + 1e-3))
+            if config.pointing:
+                named = ops.max(where[:, place], axis=(1, 2))
+                names += ops.sum(named)
+                missed -= ops.sum(named * ops.log(ops.sum(where[:, place] * found["attention"], axis=(1, 2)) + 1e-3))
             goes_on = goes_on * ops.cast(words != END, "float32")
         scalars = {"loss": total / counted, "coverage": ops.mean(ops.square(1.0 - covered))}
         value = scalars["loss"] + config.coverage * scalars["coverage"]
-        if improved and config.pointing:
+        if config.pointing:
             scalars["pointing"] = missed / ops.maximum(names, 1.0)
             value += config.pointing * scalars["pointing"]
         return value, scalars
