@@ -19,7 +19,7 @@ from service.contract.manifest import Fit
 from training.data import Box, Dataset, Split, Thing, emoji, photos, phrases
 
 SIDE = 192
-NUMBERS = {"train": 20000, "validation": 1000, "test": 1000}
+NUMBERS = {"train": 40000, "validation": 1000, "test": 1000}
 HELD_OUT = {"test": 0.15, "validation": 0.05}
 """Shares of the pairs of labels."""
 PATTERNS = {"a": 0.2, "aa": 0.1, "aaa": 0.05, "ab": 0.3, "aab": 0.1, "abc": 0.25}
@@ -56,6 +56,8 @@ SOLID = 32
 """Alpha from which a pixel belongs to a thing."""
 LARGEST = 2 * SIDE
 """The shorter side of a photograph that squares are cut out of."""
+BENT = 0.5
+"""How far the brightness of each channel of a photograph is bent in training, in powers of e."""
 ONE_WAY = ("alarm clock", "calendar", "credit card", "money bag", "newspaper", "stopwatch", "watch")
 """Things with writing or a dial, which are never mirrored."""
 DESIGNER = "google"
@@ -226,7 +228,16 @@ class Composer:
         photograph = self.photographs[random.integers(len(self.photographs))]
         side = int(random.integers(min(SIDE, *photograph.size), min(photograph.size) + 1))
         x, y = (int(random.integers(extent - side + 1)) for extent in photograph.size)
-        return photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (x, y, x + side, y + side), reducing_gap=2), "photo"
+        square = photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (x, y, x + side, y + side), reducing_gap=2)
+        return _varied(square, random) if self.split == "train" else square, "photo"
+
+
+def _varied(square: Image.Image, random: np.random.Generator) -> Image.Image:
+    """Mirrored, turned by quarters and in other colours, or not: there are few photographs to learn from, and any may come."""
+    ways = [None, *Image.Transpose]
+    way = ways[random.integers(len(ways))]
+    levels = 255 * (np.arange(256) / 255) ** np.exp(random.uniform(-BENT, BENT, (3, 1)))
+    return (square if way is None else square.transpose(way)).point(np.rint(levels).astype(int).ravel().tolist())
 
 
 def _within(ranges: Sequence[tuple[float, float]], random: np.random.Generator) -> float:

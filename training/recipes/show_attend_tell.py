@@ -2,9 +2,10 @@
 
 Xu et al. 2015: a frozen ImageNet network's map as a grid of features, additive attention (Bahdanau et al. 2015, appendix A.1.2) and a GRU,
 trained by teacher forcing with doubly stochastic attention (section 4.2.1). `improved`: two maps of EfficientNet-Lite0, places told by a
-learned code, a gate on what is seen (section 4.2.1), label smoothing, dropout, a moving average of the weights, and, where the data says
-where things are, attention that learns to lie there when they are named (Liu et al. 2017). `chapter`: without these; its own frozen
-network is Inception v3 (`--backbone inception_v3`).
+learned code and by what is around them, a gate on what is seen (section 4.2.1), label smoothing, dropout, a moving average of the weights,
+where the data says where things are, attention that learns to lie there when they are named (Liu et al. 2017), and pictures of nothing
+known, of which any sentence may be said, so that none is sure. `chapter`: without these; its own frozen network is Inception v3
+(`--backbone inception_v3`).
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.contract.manifest import END, SPECIAL, START
 from training import backbone
-from training.data import Dataset, Split, Thing, phrases
+from training.data import Dataset, Thing, phrases
 from training.data.pixels import to_floats
 from training.layers import double, from_pixels, infer, serve
 from training.loop import Run, contact_sheet, evenly
 from training.problems import TrainingError
 from training.recipes import About, setting
 from training.step import Step, annealed
+from training.unknown import unknown
 
 TASKS = {"caption": {"encoder": "encoder", "step": "step"}}
 SMOKE = "drawn-scenes"
@@ -47,7 +49,7 @@ INCEPTION_SIDE = 299
 
 @dataclass(frozen=True)
 class Config:
-    """Some 40 minutes on two CPU cores for 20,000 scenes, six of them for the frozen network's maps."""
+    """Some 80 minutes on two CPU cores for 40,000 scenes, twelve of them for the frozen network's maps."""
 
     variant: Literal["improved", "chapter"] = "improved"
     backbone: Literal["efficientnet-lite0", "inception_v3"] = setting("efficientnet-lite0", "the frozen network")
@@ -64,11 +66,14 @@ class Config:
     pointing: float = setting(
         0.5, "weight of looking at a thing while naming it, where the data says where it is", least=0, only="improved"
     )
+    doubt: float = setting(0.05, "share of pictures of nothing known, in other pictures' place", least=0, below=1, only="improved")
     smoothing: float = setting(0.1, "share of the probability that goes to all words alike", least=0, below=1, only="improved")
     dropout: float = setting(0.3, "share of values that are left out before words are chosen", least=0, below=1, only="improved")
 
 
-CHAPTER = Config(variant="chapter", units=512, pointing=0.0, smoothing=0.0, dropout=0.0)
+CHAPTER = Config(variant="chapter", units=512, pointing=0.0, doubt=0.0, smoothing=0.0, dropout=0.0)
+DOUBTED = 1000
+"""Pictures of nothing known, at most."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ def networks(shapes: list[tuple[int, int, int]], vocabulary: tuple[str, ...], co
     seen = layers.Conv2D(config.width, 1, name="projection")(layers.Concatenate()(parts) if len(parts) > 1 else parts[0])
     if improved:
         seen = Places(name="places")(seen)
+        around = layers.Conv2D(config.width, 3, padding="same", name="around")(layers.Dropout(config.dropout)(layers.ReLU()(seen)))
+        seen = layers.Add()([seen, around])
     seen = layers.ReLU()(seen)
     # not GlobalAveragePooling2D, and below no sum: ONNX Runtime rounds both differently in batches of one and of many
     overall = ops.reshape(layers.AveragePooling2D((rows, columns))(seen), (-1, config.width))
@@ -180,7 +187,8 @@ def train(config: Config, data: Dataset, run: Run) -> Teller:
     words = vocabulary(data, config)
     frozen, shapes = maps(data.shape[0], config)
     teller = networks(shapes, words, config)
-    seen = _seen(frozen, data.train)
+    seen = _seen(frozen, data.train.images)
+    doubted = _doubted(frozen, data.train.images, config, run.generator())
     sentences = [numbered(list(of), words, config.longest) for of in data.train.captions]
     trained = [*teller.look.trainable_variables, *teller.tell.trainable_variables]
     state = [*teller.look.non_trainable_variables, *teller.tell.non_trainable_variables]
@@ -189,11 +197,13 @@ def train(config: Config, data: Dataset, run: Run) -> Teller:
     def one(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         which = [random.integers(len(sentences[index])) for index in indices]
         chosen = np.stack([sentences[index][number] for index, number in zip(indices, which, strict=True)])
-        where = np.zeros((*chosen.shape, *shapes[0][:2]), np.float32)
+        shown, where = seen[indices].astype(np.float32), np.zeros((*chosen.shape, *shapes[0][:2]), np.float32)
         if config.pointing and data.train.objects:
             for place, index, number in zip(where, indices, which, strict=True):
                 mark(place, data.train.captions[index][number], data.train.objects[index], data.shape[0])
-        return step(seen[indices].astype(np.float32), chosen, where)
+        unsure = random.random(len(indices)) < config.doubt
+        shown[unsure], where[unsure] = doubted[random.integers(len(doubted), size=unsure.sum())], 0
+        return step(shown, chosen, where)
 
     shown = evenly(data.validation.images, 16)
 
@@ -228,12 +238,18 @@ AT_ONCE = 64
 """Pictures of one call of the frozen network."""
 
 
-def _seen(frozen: keras.Model, split: Split) -> np.ndarray:
-    """The frozen network's maps of all pictures, float16 (n, size): they never change."""
-    found = np.empty((len(split), frozen.output.shape[1]), np.float16)
-    for start in range(0, len(split), AT_ONCE):
-        found[start : start + AT_ONCE] = infer(frozen, split.images[start : start + AT_ONCE], to_floats)[0]
+def _seen(frozen: keras.Model, pictures: np.ndarray) -> np.ndarray:
+    """The frozen network's maps of pictures uint8 (n, h, w, c), float16 (n, size): they never change."""
+    found = np.empty((len(pictures), frozen.output.shape[1]), np.float16)
+    for start in range(0, len(pictures), AT_ONCE):
+        found[start : start + AT_ONCE] = infer(frozen, pictures[start : start + AT_ONCE], to_floats)[0]
     return found
+
+
+def _doubted(frozen: keras.Model, pictures: np.ndarray, config: Config, random: np.random.Generator) -> np.ndarray:
+    """The maps of pictures of nothing known, made once, as many as matter; at least one."""
+    number = min(DOUBTED, 1 + int(config.doubt * len(pictures)))
+    return _seen(frozen, unknown(pictures, number, random))
 
 
 def _loss(teller: Teller, config: Config) -> Any:
