@@ -3,7 +3,8 @@
 The architecture behind face swaps (Perov et al. 2020, section 3.2, without the later stages): each decoder learns to restore its own
 identity from what the encoder kept of a warped picture in other colours; to swap is to take the other decoder. `improved`: what is kept
 is a small map, and swapped pictures are judged by discriminators of patches and swapped back (as Liu et al. 2017, section 2, do with an
-encoder for each domain). `chapter`: what is kept is a vector, colours stay, and nothing is asked of swapped pictures.
+encoder for each domain); where the data has both identities in one pose, swapped pictures also learn from that. `chapter`: what is kept
+is a vector, colours stay, and nothing is asked of swapped pictures.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ class Config:
     perceptual: float = setting(0.5, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
     adversarial: float = setting(1.0, "weight of the discriminators' judgement of swapped pictures; 0: none", least=0, only="improved")
     cycle: float = setting(0.5, "weight of what is swapped there and back", least=0, only="improved")
+    twins: float = setting(
+        1.0,
+        "weight of a swapped picture's likeness to the other identity's of the same, where the data has pairs",
+        least=0,
+        only="improved",
+    )
     judge: Literal["pictures", "features"] = setting(
         "features", "what the discriminators see: pixels, or also maps of EfficientNet-Lite0", only="improved"
     )
@@ -66,7 +73,7 @@ class Config:
 
 
 NEEDED = "face-swap needs pictures of two identities"
-CHAPTER = Config(variant="chapter", learning_rate=5e-5, colour=0.0)
+CHAPTER = Config(variant="chapter", learning_rate=5e-5, colour=0.0, twins=0.0)
 
 
 def encoder(size: int, channels: int, config: Config) -> keras.Model:
@@ -103,7 +110,8 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
     improved = config.variant == "improved"
     judges = [_judges(size, channels, config) for _ in range(2)] if improved else []
     plan = run.plan(max(map(len, sources)), config.batch_size, config.epochs)
-    draw_loss, judge_loss = _losses(shared, decoders, judges, config)
+    twins = config.twins if data.paired else 0.0
+    draw_loss, judge_loss = _losses(shared, decoders, judges, config, twins)
     drawing = [shared, *decoders]
     trained = [variable for model in drawing for variable in model.trainable_variables]
     judging = [variable for judge in judges for variable in judge.trained]
@@ -112,8 +120,10 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
     judge_step = Step(judge_loss, judging, translation.adam(config, plan.steps), frozen)
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
-        chosen = translation.of_both(sources, indices, random)
-        batch = [array for pictures in chosen for array in _prepared(pictures, config, random)]
+        chosen = [pictures[indices] for pictures in sources] if twins else translation.of_both(sources, indices, random)
+        mirrored = [random.random(len(indices)) < 0.5 for _ in chosen]
+        turns = mirrored[:1] * 2 if twins else mirrored
+        batch = [array for pictures, turn in zip(chosen, turns, strict=True) for array in _prepared(pictures, turn, config, random)]
         if not improved:
             return draw_step(*batch)
         scalars = draw_step(*batch, judges[0].corner(random))
@@ -132,9 +142,8 @@ def train(config: Config, data: Dataset, run: Run) -> tuple[keras.Model, list[ke
     return shared, decoders
 
 
-def _prepared(pictures: np.ndarray, config: Config, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _prepared(pictures: np.ndarray, mirrored: np.ndarray, config: Config, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """What goes in, warped and in other colours, and what should come out, floats in -1..1; both mirrored or neither."""
-    mirrored = random.random(len(pictures)) < 0.5
     pictures = np.where(mirrored[:, None, None, None], pictures[:, :, ::-1], pictures)
     given = warped(pictures, config.warp * pictures.shape[1] / 64, random)
     return to_floats(coloured(given, config.colour, random) if config.colour else given), to_floats(pictures)
@@ -182,8 +191,12 @@ def _judges(size: int, channels: int, config: Config) -> Judges:
     return Judges(size, channels, config.judge_width, config.judge, compared=config.perceptual > 0)
 
 
-def _losses(shared: keras.Model, decoders: list[keras.Model], judges: list[Judges], config: Config) -> tuple[Any, Any]:
-    """Of the decoders and the encoder, and of the discriminators, which step after them on the views that the former gives."""
+def _losses(shared: keras.Model, decoders: list[keras.Model], judges: list[Judges], config: Config, twins: float) -> tuple[Any, Any]:
+    """Of the decoders and the encoder, and of the discriminators, which step after them on the views that the former gives.
+
+    Args:
+        twins: the weight of a swapped picture's likeness to the picture of the other identity beside it in the batch.
+    """
 
     def kept(pictures: list[Any]) -> list[Any]:
         return [shared(part, training=True) for part in pictures]
@@ -206,16 +219,21 @@ def _losses(shared: keras.Model, decoders: list[keras.Model], judges: list[Judge
             return [judge.views(part, corner) for judge, part in zip(judges, pictures, strict=True)]
 
         made, real = views(swapped), views(wanted)
+
+        def perceptual(pictures: list[list[Any]]) -> Any:
+            return sum(judge.difference(ours, theirs) for judge, ours, theirs in zip(judges, pictures, real, strict=True)) / 2
+
         scalars = {"reconstruction": difference(restored, wanted)}
         if config.perceptual:
-            sides = zip(judges, views(restored), real, strict=True)
-            scalars["perceptual"] = sum(judge.difference(ours, theirs) for judge, ours, theirs in sides) / 2
+            scalars["perceptual"] = perceptual(views(restored))
+        if twins:
+            scalars["twins"] = difference(swapped, wanted) + (config.perceptual * perceptual(made) if config.perceptual else 0.0)
         if config.adversarial:
             sides = zip(judges, made, real, strict=True)
             scalars["generator"] = sum(judge.convincing(ours, theirs) for judge, ours, theirs in sides) / 2
         if config.cycle:
             scalars["cycle"] = difference(drawn(kept(swapped[::-1])), wanted)
-        weights = {"perceptual": config.perceptual, "generator": config.adversarial, "cycle": config.cycle}
+        weights = {"perceptual": config.perceptual, "twins": twins, "generator": config.adversarial, "cycle": config.cycle}
         value = sum(weights.get(name, 1.0) * part for name, part in scalars.items())
         return value, scalars | {"views": [view for kind in (*made, *real) for view in kind]}
 
