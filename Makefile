@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test test-browser openapi sdk test-sdk schema bench pressure large captions soak overload fuzz-images fuzz-http sbom audit images build-check lint \
+.PHONY: serve test test-cluster test-browser openapi sdk test-sdk schema bench pressure large captions cluster-bench batch-bench soak overload fuzz-images fuzz-http sbom audit images build-check lint \
 	format lock clean
 
 serve: $(VENV)/.$(EXTRA)
@@ -14,9 +14,15 @@ serve: $(VENV)/.$(EXTRA)
 
 # Training's tests, which each keep a single core busy, two at a time. Some of them: make test ARGS=tests/service
 SERVING := tests/contract tests/models tests/service $(wildcard tests/test_*.py)
+FEW := tests/cluster -m few
 PARALLEL := --numprocesses 2 --dist worksteal
-test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.data $(VENV)/.telemetry $(VENV)/.dev
-	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m pytest $(SERVING) && $(BIN)/python -m pytest tests/training $(PARALLEL))
+test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.data $(VENV)/.telemetry $(VENV)/.cluster $(VENV)/.dev
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m pytest $(SERVING) && $(BIN)/python -m pytest $(FEW) && $(BIN)/python -m pytest tests/training $(PARALLEL))
+
+# The service on a Ray cluster of three nodes: faults and scaling, then every test of the shared server through it. Some ten minutes.
+test-cluster: $(VENV)/.cpu $(VENV)/.training $(VENV)/.cluster $(VENV)/.dev
+	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest tests/service --cluster
 
 # Every tab of the page in Chromium (apt install chromium), with screenshots in build/screenshots; three with ARGS="-m few".
 test-browser: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev $(VENV)/.browser
@@ -70,6 +76,14 @@ large: $(VENV)/.cpu $(VENV)/.dev
 captions: $(VENV)/.cpu $(VENV)/.dev
 	$(BIN)/python tests/bench/captions.py $(ARGS)
 
+# Through Ray Serve and without it; needs wrk.
+cluster-bench: $(VENV)/.cpu $(VENV)/.cluster $(VENV)/.dev
+	PYTHONPATH=. $(BIN)/python -W ignore tests/bench/cluster.py $(ARGS)
+
+# Folders through Ray Data, beside a loop: make batch-bench ARGS="embed caption --number 5000"
+batch-bench: $(VENV)/.cpu $(VENV)/.cluster $(VENV)/.dev
+	PYTHONPATH=. $(BIN)/python tests/bench/batch.py $(or $(ARGS),embed caption)
+
 # Ten minutes of mixed traffic, and a flood of a minute with what belongs to it; figures go into docs/load.md. Shorter with ARGS="--seconds 60".
 soak: $(VENV)/.cpu $(VENV)/.training $(VENV)/.dev
 	PYTHONPATH=.:tests $(BIN)/python tests/soak/traffic.py $(ARGS)
@@ -100,11 +114,14 @@ audit: $(VENV)/.audit
 	.venv-litserve/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# Images atelier:cpu, atelier:gpu and atelier:training, each also tagged with the version. make images BUILDER=podman builds them without Docker.
+# Images atelier:cpu, atelier:gpu and atelier:training, each also tagged with the version; for a Ray cluster's nodes make image-cluster image-cluster-gpu.
+# make images BUILDER=podman builds them without Docker.
 BUILDER ?= docker
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
 DOCKERFILE.cpu := --file docker/service.Dockerfile --target cpu
 DOCKERFILE.gpu := --file docker/service.Dockerfile --target gpu
+DOCKERFILE.cluster := --file docker/service.Dockerfile --target cluster
+DOCKERFILE.cluster-gpu := --file docker/service.Dockerfile --target cluster-gpu
 DOCKERFILE.training := --file docker/training.Dockerfile
 images: image-cpu image-gpu image-training
 image-%:
@@ -114,7 +131,7 @@ image-%:
 build-check:
 	docker/build_check.sh
 
-lint: $(VENV)/.cpu $(VENV)/.telemetry $(VENV)/.dev
+lint: $(VENV)/.cpu $(VENV)/.telemetry $(VENV)/.cluster $(VENV)/.dev
 	$(BIN)/ruff check service training tests docker
 	$(BIN)/ruff format --check service training tests docker
 	$(BIN)/mypy
@@ -137,7 +154,7 @@ $(VENV)/.%: requirements/%.txt | $(BIN)/python
 	touch $@
 
 # The pins agree with one another: each extra is compiled under the constraints of all of them together. They begin with those that are there.
-EXTRAS := cpu training jax data telemetry browser sdk fuzz audit dev
+EXTRAS := cpu training jax data telemetry cluster browser sdk fuzz audit dev
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate pyproject.toml
 lock: $(VENV)/.dev
 	for extra in $(EXTRAS); do cat requirements/$$extra.txt 2>/dev/null; done | sed -n 's/ *\\$$//; /==/p' | sort -u > $(VENV)/all.txt

@@ -1,4 +1,5 @@
-# The server. Two targets: cpu, which is the default, and gpu, whose host needs the NVIDIA driver and the container toolkit only.
+# The server. Targets: cpu, which is the default, and gpu, whose host needs the NVIDIA driver and the container toolkit only; and for the
+# nodes of a Ray cluster, with which docker/rayservice.yaml starts them, cluster and cluster-gpu.
 #
 #     docker build -f docker/service.Dockerfile --target gpu -t atelier:gpu .
 
@@ -23,6 +24,14 @@ FROM installer AS gpu-packages
 COPY requirements/gpu.txt .
 RUN python3 -m pip --python /opt/atelier/bin/python install --no-cache-dir --require-hashes -r gpu.txt \
     && find /opt/atelier -type d -name tests -prune -exec rm -rf {} +
+
+FROM cpu-packages AS cluster-cpu-packages
+COPY requirements/cluster.txt .
+RUN python3 -m pip --python /opt/atelier/bin/python install --no-cache-dir --require-hashes -r cluster.txt
+
+FROM gpu-packages AS cluster-gpu-packages
+COPY requirements/cluster.txt .
+RUN python3 -m pip --python /opt/atelier/bin/python install --no-cache-dir --require-hashes -r cluster.txt
 
 FROM python AS application
 WORKDIR /app
@@ -56,6 +65,33 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     ATELIER_PROVIDER=cuda \
     ATELIER_CACHE=/cache
+USER 10001
+
+# A node: KubeRay starts Ray in a login shell, and asks with wget how it is.
+FROM server AS node
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && echo 'export PATH=/opt/atelier/bin:$PATH' > /etc/profile.d/atelier.sh \
+    && install --directory --owner=10001 /home/atelier
+ENV HOME=/home/atelier \
+    PYTHONPATH=/app \
+    RAY_USAGE_STATS_ENABLED=0
+HEALTHCHECK NONE
+ENTRYPOINT []
+CMD ["bash"]
+
+FROM node AS cluster
+COPY --from=cluster-cpu-packages /opt/atelier /opt/atelier
+COPY --from=application /app /app
+USER 10001
+
+FROM node AS cluster-gpu
+COPY --from=cluster-gpu-packages /opt/atelier /opt/atelier
+COPY --from=application /app /app
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    ATELIER_PROVIDER=cuda
 USER 10001
 
 FROM server AS cpu

@@ -1,5 +1,6 @@
 """python -m service            serves
 python -m service run TASK …    does one task on files without a server
+python -m service batch TASK …  does one task on a folder of pictures, on Ray
 python -m service openapi    prints the OpenAPI document
 python -m service doctor     tells what models would run on, and what is missing
 """
@@ -17,7 +18,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import httpx
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "run":
         logs.configure(configuration.log_format, logging.CRITICAL)  # what failed is told by the answer
         return _run(configuration, options)
+    if options.command == "batch":
+        logs.configure(configuration.log_format, logging.CRITICAL)
+        return _batch(configuration, options)
     if options.command == "doctor":
         logs.configure(configuration.log_format, logging.CRITICAL)
         return doctor.examine(configuration)
@@ -161,6 +165,27 @@ async def _post(configuration: Settings, task: str, fields: dict[str, Any], file
         return await client.post(f"/v1/{task}", headers={"Accept": accept}, **body)
 
 
+def _batch(configuration: Settings, options: argparse.Namespace) -> int:
+    try:
+        from service import batch
+    except ModuleNotFoundError as error:
+        print(f"batch needs {error.name}: pip install -r requirements/cluster.txt", file=sys.stderr)
+        return 2
+    task = next(task for task in TASKS if options.task == task.TASK)
+    given = {name: value for name, value in vars(options).items() if name in task.REQUEST.model_fields and value is not None}
+    ways = {name: getattr(options, name) for name in ("format", "pictures", "workers", "cpus", "gpus")}
+    try:
+        tally = batch.run(batch.Job(options.task, given, options.input, options.output, **ways), configuration)
+    except batch.BatchError as error:
+        print(f"{options.task}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on.", file=sys.stderr)
+        return 130
+    print(tally)
+    return 0 if tally.done else 1
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m service", description="Serves the models. Settings: environment variables ATELIER_*.")
     parser.add_argument("--version", action="version", version=f"atelier {__version__}")
@@ -170,7 +195,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="do one task on files without a server").add_subparsers(
         dest="task", metavar="TASK", required=True
     )
+    folders = commands.add_parser("batch", help="do one task on a folder of pictures, on Ray").add_subparsers(
+        dest="task", metavar="TASK", required=True
+    )
     for task in TASKS:
+        if bodies.pictures_of(task.REQUEST) == ["image"]:
+            _add_batch(folders.add_parser(task.TASK, help=(task.__doc__ or "").strip(), description=(task.__doc__ or "").strip()), task)
         command = run.add_parser(task.TASK, help=(task.__doc__ or "").strip(), description=(task.__doc__ or "").strip())
         _add_fields(command, task.REQUEST)
         command.add_argument(
@@ -179,12 +209,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_batch(command: argparse.ArgumentParser, task: ModuleType) -> None:
+    command.add_argument("--input", required=True, metavar="FOLDER", help="of pictures, with all folders in it; or a URI such as s3://…")
+    command.add_argument(
+        "--output", required=True, metavar="FOLDER", help="for the answers; a job that was stopped goes on from those there"
+    )
+    _add_options(command, task.REQUEST, bodies.pictures_of(task.REQUEST))
+    command.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="of answers that are pictures")
+    command.add_argument("--pictures", action="store_true", help="keep the pictures in other answers, such as heatmaps, too")
+    command.add_argument("--workers", type=int, metavar="N", help="at a time, at most; by default as many as have room")
+    command.add_argument("--cpus", type=int, default=1, metavar="N", help="cores of a worker (default: 1)")
+    command.add_argument("--gpus", type=float, default=0.0, metavar="SHARE", help="of a GPU, for each worker (default: 0)")
+
+
 def _add_fields(command: argparse.ArgumentParser, request: type[bodies.Body]) -> None:
     """Pictures (or the digits) are positional, every other field of the request is an option."""
     positional = bodies.pictures_of(request) or [name for name in request.model_fields if name == "digits"]
     for name in positional:
         field = request.model_fields[name]
         command.add_argument(name, nargs=None if field.is_required() else "?", help=field.description or f"file of the {name}")
+    _add_options(command, request, positional)
+
+
+def _add_options(command: argparse.ArgumentParser, request: type[bodies.Body], positional: list[str]) -> None:
     for name, field in request.model_fields.items():
         if name not in positional:
             kind = str if field.annotation in (str, str | None) else _value

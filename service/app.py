@@ -47,8 +47,12 @@ Every answer carries `X-Request-Id` (echoed when sent), `X-Model`, `X-Seed` wher
 """
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The ASGI application. Models are opened in the background once it starts: see `/health/ready`."""
+def create_app(settings: Settings, loads: bool = True) -> FastAPI:
+    """The ASGI application. Models are opened in the background once it starts: see `/health/ready`.
+
+    Args:
+        loads: whether it has models of its own.
+    """
     app = FastAPIOffline(
         title="Atelier",
         version=__version__,
@@ -56,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         static_url=DOCS_ASSETS,
-        lifespan=_lifespan,
+        lifespan=_loading if loads else _lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
     metrics, working, page = Metrics(), dict[str, Call](), Page()
@@ -90,15 +94,20 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    store: Store = app.state.store
-    app.state.loading = asyncio.create_task(store.load())
-    app.state.loading.add_done_callback(_report)
     yield
-    await asyncio.wait([app.state.loading])
-    store.close()
+    app.state.store.close()
     app.state.workers.close()
     if (traces := getattr(app.state, "traces", None)) is not None:
         await asyncio.to_thread(traces.shutdown)
+
+
+@asynccontextmanager
+async def _loading(app: FastAPI) -> AsyncIterator[None]:
+    async with _lifespan(app):
+        app.state.loading = asyncio.create_task(app.state.store.load())
+        app.state.loading.add_done_callback(_report)
+        yield
+        await asyncio.wait([app.state.loading])
 
 
 def _report(loading: asyncio.Task[Any]) -> None:

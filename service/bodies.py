@@ -47,6 +47,13 @@ class _PictureField:
 Picture = Annotated[bytes, _PictureField(), WithJsonSchema({"type": "string", "format": "binary"})]
 """An uploaded picture: PNG, JPEG, WebP, GIF, BMP or TIFF bytes."""
 
+
+class _EncodedField:
+    """Marks the fields of an answer that are pictures as base64."""
+
+
+ENCODED = _EncodedField()
+
 Model = Annotated[str | None, Field(description="name of the model; without it the task's default serves")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Latent = Annotated[
@@ -65,6 +72,12 @@ class Body(BaseModel):
 def pictures_of(model: type[Body]) -> list[str]:
     """The names of the fields that are uploaded files."""
     return [name for name, info in model.model_fields.items() if any(isinstance(mark, _PictureField) for mark in info.metadata)]
+
+
+@cache
+def encoded_pictures_of(answer: type[BaseModel]) -> list[str]:
+    """The names of an answer's fields that are pictures as base64."""
+    return [name for name, info in answer.model_fields.items() if ENCODED in info.metadata]
 
 
 def media_type(model: type[Body]) -> str:

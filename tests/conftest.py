@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
 from support import MODELS, Server
 
+CLUSTER = "--cluster"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(CLUSTER, action="store_true", help="the tests of the shared server alone, through a Ray cluster of three nodes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption(CLUSTER):
+        shared = [item for item in items if "server" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("process")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in shared])
+        items[:] = shared
+
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """One server with the shipped models for all tests that do not change it."""
-    running = Server()
+    if request.config.getoption(CLUSTER):
+        from clustered import Served
+
+        running: Any = Served()
+        running.run()
+    else:
+        running = Server()
     running.until_loaded()
     yield running
     assert running.stop() == 0

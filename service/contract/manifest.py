@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -303,6 +305,13 @@ def read(folder: Path) -> Manifest:
         at = ".".join(map(str, first["loc"]))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ManifestError(f"{where}: {at}{': ' if at else ''}{first['msg']}{more}") from error
+
+
+def found(models: Path) -> Iterator[Manifest]:
+    """The manifests of a folder of models, by name; those that cannot be read, and hidden folders, left out."""
+    for file in sorted(models.glob(f"[!.]*/{FILE}")):
+        with suppress(ManifestError):
+            yield read(file.parent)
 
 
 def write(manifest: Manifest, folder: Path) -> None:

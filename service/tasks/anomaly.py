@@ -52,9 +52,13 @@ class AnomalyAnswer(BaseModel):
     is_anomalous: bool
     percentile: float = Field(description="how many percent of the normal pictures that were held out have a lower score")
     regions: list[Region] = Field(description="where errors are above the pixel threshold, the highest first; a hundred at most")
-    heatmap: str = Field(description="base64 PNG of the input's size: 128 x error / pixel threshold, at most 255")
-    mask: str = Field(description="base64 PNG of the input's size: 255 where the error is above the pixel threshold")
-    reconstruction: str | None = Field(
+    heatmap: Annotated[str, bodies.ENCODED] = Field(
+        description="base64 PNG of the input's size: 128 x error / pixel threshold, at most 255"
+    )
+    mask: Annotated[str, bodies.ENCODED] = Field(
+        description="base64 PNG of the input's size: 255 where the error is above the pixel threshold"
+    )
+    reconstruction: Annotated[str | None, bodies.ENCODED] = Field(
         default=None, description="base64 PNG of the input's size: what normal would have looked like; absent where the model draws none"
     )
     pixel_threshold: float

@@ -137,6 +137,7 @@ def test_nothing_runs_on_the_docs_page_but_what_belongs_to_it(client: httpx.Clie
     assert "/openapi.json" in inline
 
 
+@pytest.mark.process
 def test_no_answer_may_be_taken_for_another_type(client: httpx.Client, digit: bytes) -> None:
     answers = [client.get(path) for path in ("/", "/docs", "/openapi.json", "/docs-assets/swagger-ui.css", "/health/live", "/nothing")]
     answers += [client.post("/v1/embed", files={"image": one}) for one in (digit, b"text")]

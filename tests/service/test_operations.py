@@ -381,6 +381,7 @@ def test_listening_to_all_without_keys_is_warned_of(start: Start) -> None:
     assert not any("without keys" in line for line in quiet.log)
 
 
+@pytest.mark.process
 def test_a_caller_that_leaves_in_the_middle_of_its_upload(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port))

@@ -135,6 +135,7 @@ def test_unknown_paths_and_methods(client: httpx.Client) -> None:
     assert answer.headers["allow"] == "POST"
 
 
+@pytest.mark.process
 def test_request_ids(client: httpx.Client) -> None:
     assert client.get("/health/live", headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"
     made = [client.get("/health/live", headers={"X-Request-Id": given}).headers["x-request-id"] for given in ("", "a b", "x" * 200)]
@@ -144,6 +145,7 @@ def test_request_ids(client: httpx.Client) -> None:
     assert problem.json()["instance"] == problem.headers["x-request-id"] == "mine-2"
 
 
+@pytest.mark.process
 def test_a_path_cannot_forge_a_line_of_the_log(server: Server) -> None:
     server.client.get("/v1/models/%0aINFO%20forged")
     server.client.get("/health/live")

@@ -1,0 +1,371 @@
+"""Folders of pictures through one operation, on Ray Data: `python -m service batch TASK --input FOLDER --output FOLDER`.
+
+The answers are the record of what is done: a job that is started again reads the paths in them and goes on with the others. They are
+parquet files in `answers/outcome=done` and, of pictures that cannot be used, in `answers/outcome=failed`; answers that are pictures are
+files in `pictures`, under the names of what they were made of. On one machine Ray starts by itself; where `RAY_ADDRESS` names a cluster,
+it works there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+import posixpath
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from pyarrow import fs
+from pydantic import BaseModel, ValidationError
+from ray.data import SaveMode
+from ray.exceptions import RayError
+
+from service import bodies, local, media
+from service.contract import manifest as manifests
+from service.engine.session import usable_cores
+from service.problems import Code
+from service.settings import Settings
+from service.tasks import TASKS
+
+OUTCOME, DONE, FAILED = "outcome", "done", "failed"
+JOB, ANSWERS, PICTURES = "job.json", "answers", "pictures"
+"""In the output: of what job it is, the tables, and the pictures."""
+OF_A_PICTURE = (Code.UNREADABLE_IMAGE, Code.IMAGE_TOO_LARGE, Code.MODEL_FAILED)
+"""Problems that concern one picture; any other ends the job."""
+UNREADABLE_FILE = "unreadable_file"
+"""Beside these, the code of a file that cannot be opened."""
+ENDINGS = {"png": media.PNG, "jpeg": media.JPEG, "webp": media.WEBP}
+AT_ONCE = 32
+"""Pictures that one worker has in work: enough for full batches, and not more memory than for as many requests."""
+LOT = 64
+"""Pictures whose answers are written together: what a crash may lose, of each worker twice."""
+READERS = 16
+"""Threads that look at what is done."""
+STORE = 256 * 2**20
+"""Bytes of Ray's object store where it starts by itself: paths and answers take little."""
+
+
+class BatchError(Exception):
+    """The job cannot be begun, or not go on: one line that says why."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to which pictures.
+
+    Attributes:
+        task: the operation.
+        fields: of the request, besides the picture.
+        source, target: folders, or URIs that pyarrow knows, such as s3://BUCKET/FOLDER.
+        format: of answers that are pictures, one of ENDINGS.
+        pictures: keep the pictures that JSON answers hold, too.
+        workers: how many at a time, at most; by default as many as have room.
+        cpus, gpus: of each worker.
+    """
+
+    task: str
+    fields: dict[str, Any]
+    source: str
+    target: str
+    format: str = "png"
+    pictures: bool = False
+    workers: int | None = None
+    cpus: int = 1
+    gpus: float = 0.0
+
+    @property
+    def module(self) -> ModuleType:
+        return next(task for task in TASKS if self.task == task.TASK)
+
+    @property
+    def answer(self) -> type[BaseModel] | None:
+        """The model of its JSON answers; none where they are pictures."""
+        found: type[BaseModel] | None = self.module.router.routes[0].response_model
+        return found
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same for a job to go on: all that decides what an answer is."""
+        return {"task": self.task, "fields": self.fields, "input": self.source, "format": self.format, "pictures": self.pictures}
+
+
+TAKING_ONE = tuple(task for task in TASKS if bodies.pictures_of(task.REQUEST) == ["image"])
+"""The operations that a folder can go through."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many pictures there are, how many of them this run found done, and how all ended; by code those that failed."""
+
+    there: int
+    before: int
+    done: int
+    failed: Counter[str]
+    seconds: float
+
+    def __str__(self) -> str:
+        new = self.there - self.before
+        reasons = ", ".join(f"{number:,} {code}" for code, number in self.failed.most_common())
+        failures = f", {self.failed.total():,} failed ({reasons}; {ANSWERS}/{OUTCOME}={FAILED} says why of each)" if self.failed else ""
+        rate = f"; {new:,} of them now, {new / self.seconds:.1f} a second" if new else "; nothing was left to do"
+        return f"{self.there:,} pictures: {self.done:,} done{failures}{rate}."
+
+
+def run(job: Job, settings: Settings) -> Tally:
+    """Does what of the job is not done yet.
+
+    Raises:
+        BatchError: a field or a folder cannot be used, the output is another job's, or what stops has nothing to do with one picture.
+    """
+    try:
+        job.module.REQUEST(image=b"", **job.fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BatchError(f"{'.'.join(map(str, first['loc'])) or job.task}: {first['msg'][0].lower()}{first['msg'][1:]}.") from error
+    models = [model.name for model in manifests.found(settings.models) if job.task in model.tasks]
+    name = job.fields.get("model")
+    if not models or (name is not None and name not in models):
+        raise BatchError(
+            f"there is no model{'' if name is None else f' {name}'} in {settings.models}; there is: {', '.join(models) or 'none'}."
+        )
+    source, target = Place.of(job.source), Place.of(job.target)
+    if posixpath.commonpath([source.root, target.root]) == source.root and source.system == target.system:
+        raise BatchError(f"{job.target} lies in {job.source}: its files would be taken for pictures.")
+    paths = sorted(source.files())
+    if not paths:
+        raise BatchError(f"{job.source}: there are no files in it.")
+    _claim(job, target)
+    known = finished(target)
+    left = [path for path in paths if path not in known]
+    started = time.monotonic()
+    if left:
+        _process(job, settings, left)
+    ended = Counter(outcomes(target))
+    failed = Counter({code: number for (outcome, code), number in ended.items() if outcome == FAILED})
+    return Tally(len(paths), len(paths) - len(left), ended.total() - failed.total(), failed, time.monotonic() - started)
+
+
+def _claim(job: Job, target: Place) -> None:
+    """Writes down whose output it is, or finds that it is this job's."""
+    path = target.at(JOB)
+    if target.system.get_file_info(path).type == fs.FileType.File:
+        with target.system.open_input_file(path) as file:
+            theirs = json.loads(file.read())
+        if other := sorted(name for name, value in job.identity.items() if theirs.get(name) != value):
+            raise BatchError(f"{job.target} has the answers of a job with another {' and '.join(other)}: give another output.")
+        return
+    if any(True for _ in target.files()):
+        raise BatchError(f"{job.target} has files in it that are no batch's: give another output.")
+    target.system.create_dir(target.root, recursive=True)
+    with target.system.open_output_stream(path) as stream:
+        stream.write(json.dumps(job.identity, indent=2).encode())
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder in some file system."""
+
+    system: fs.FileSystem
+    root: str
+
+    @classmethod
+    def of(cls, uri: str) -> Place:
+        """From a path or a URI.
+
+        Raises:
+            BatchError: there is no such file system, or it cannot be reached.
+        """
+        try:
+            return cls(*fs.FileSystem.from_uri(uri if "://" in uri else os.path.abspath(uri)))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise BatchError(f"{uri}: {error}") from error
+
+    def at(self, name: str) -> str:
+        return posixpath.join(self.root, name)
+
+    def files(self, folder: str = "") -> Iterator[str]:
+        """The paths of all files from the folder on, hidden ones left out; none where it is not there."""
+        selector = fs.FileSelector(self.at(folder) if folder else self.root, recursive=True, allow_not_found=True)
+        for found in self.system.get_file_info(selector):
+            path = posixpath.relpath(found.path, self.root)
+            if found.type == fs.FileType.File and not any(part.startswith(".") for part in path.split("/")):
+                yield path
+
+
+def finished(target: Place) -> set[str]:
+    """The paths of the pictures that have an answer, or a failure, in the output. A file that a crash left unfinished is deleted."""
+
+    def paths(file: str) -> list[str]:
+        try:
+            with target.system.open_input_file(target.at(file)) as opened:
+                return list(pq.read_table(opened, columns=["path"])["path"].to_pylist())
+        except pa.ArrowInvalid:
+            target.system.delete_file(target.at(file))
+            return []
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return {path for some in readers.map(paths, list(target.files(ANSWERS))) for path in some}
+
+
+def outcomes(target: Place) -> Iterator[tuple[str, str]]:
+    """Of each picture in the output how it ended, and of a failure the code."""
+    for outcome in (DONE, FAILED):
+        for file in target.files(f"{ANSWERS}/{OUTCOME}={outcome}"):
+            with target.system.open_input_file(target.at(file)) as opened:
+                for code in pq.read_table(opened, columns=["code"])["code"].to_pylist():
+                    yield outcome, code or ""
+
+
+def _process(job: Job, settings: Settings, paths: list[str]) -> None:
+    if not ray.is_initialized():
+        _start()
+    ray.data.DataContext.get_current().raise_original_map_exception = True
+    cores = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)  # one writes
+    lots = [pa.table({"path": paths[start : start + LOT]}) for start in range(0, len(paths), LOT)]
+    data = ray.data.from_arrow(lots).map_batches(
+        Worker,
+        fn_constructor_args=(job, settings.model_copy(update={"threads": job.cpus})),
+        batch_size=LOT,
+        batch_format="pyarrow",
+        concurrency=min(len(lots), job.workers or max(1, cores // job.cpus)),
+        num_cpus=job.cpus,
+        num_gpus=job.gpus,
+    )
+    try:
+        data.write_parquet(f"{job.target}/{ANSWERS}", partition_cols=[OUTCOME], mode=SaveMode.APPEND)
+    except RayError as error:
+        stopped = next((cause for cause in _causes(error) if type(cause) is BatchError), None)
+        raise BatchError(str(stopped or error).splitlines()[0]) from error  # Ray adds lines of its own
+
+
+def _start() -> None:
+    """A Ray of its own on this machine, or the cluster that RAY_ADDRESS names."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    here: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": usable_cores() + 1, "object_store_memory": STORE}
+    ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING, **here)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__
+
+
+class Worker:
+    """The server's application in a process of its own, to which a lot of pictures is sent as requests would be."""
+
+    def __init__(self, job: Job, settings: Settings) -> None:
+        self.job = job
+        self.source, self.target = Place.of(job.source), Place.of(job.target)
+        self.schema = schema_of(job.answer, job.pictures)
+        self._loop, self._open = asyncio.new_event_loop(), AsyncExitStack()
+        only_this = settings.model_copy(update={"load": (str(job.fields.get("model") or job.task),)})
+        self._client = self._loop.run_until_complete(self._open.enter_async_context(local.client(only_this)))
+
+    def __call__(self, lot: pa.Table) -> pa.Table:
+        """A table with `path` -> a table with an answer for each."""
+        rows = self._loop.run_until_complete(self._all(lot["path"].to_pylist()))
+        return pa.Table.from_pylist(rows, self.schema)
+
+    async def _all(self, paths: list[str]) -> list[dict[str, Any]]:
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(path: str) -> dict[str, Any]:
+            async with room:
+                return await self._one(path)
+
+        return await asyncio.gather(*map(one, paths))
+
+    async def _one(self, path: str) -> dict[str, Any]:
+        try:
+            content = await asyncio.to_thread(self._read, path)
+        except OSError as error:
+            return {"path": path, OUTCOME: FAILED, "code": UNREADABLE_FILE, "detail": str(error)}
+        answer = await self._asked(path, content)
+        if answer.status_code != 200:
+            problem = answer.json()
+            if problem["code"] not in OF_A_PICTURE:
+                raise BatchError(problem["detail"])
+            return {"path": path, OUTCOME: FAILED, "code": problem["code"], "detail": problem["detail"]}
+        row = {"path": path, OUTCOME: DONE, "served_by": answer.headers["x-model"]}
+        if self.job.answer is None:
+            return row | {"picture": await self._written(path, self.job.format, answer.content)}
+        told: dict[str, Any] = answer.json()
+        for name in bodies.encoded_pictures_of(self.job.answer):
+            content = told.pop(name, None)
+            if self.job.pictures and content is not None:
+                row[name] = await self._written(path, f"{name}.png", base64.b64decode(content))
+        return row | told
+
+    async def _asked(self, path: str, content: bytes) -> httpx.Response:
+        """The answer; where there is no room now, that of a later try."""
+        fields = {name: _text(value) for name, value in self.job.fields.items()}
+        accept = media.JSON if self.job.answer is not None else ENDINGS[self.job.format]
+        while True:
+            files = {"image": (posixpath.basename(path), content)}
+            answer = await self._client.post(f"/v1/{self.job.task}", files=files, data=fields, headers={"Accept": accept})
+            if answer.status_code != 503 or answer.json()["code"] != "overloaded":
+                return answer
+            await asyncio.sleep(float(answer.headers.get("retry-after", 1)))
+
+    def _read(self, path: str) -> bytes:
+        with self.source.system.open_input_file(self.source.at(path)) as file:
+            return bytes(file.read())
+
+    async def _written(self, path: str, ending: str, content: bytes) -> str:
+        """Writes a picture under the name of that which it was made of; gives the name, from the output on."""
+        name = f"{PICTURES}/{path}.{ending}"
+
+        def write() -> None:
+            self.target.system.create_dir(posixpath.dirname(self.target.at(name)), recursive=True)
+            with self.target.system.open_output_stream(self.target.at(name)) as stream:
+                stream.write(content)
+
+        await asyncio.to_thread(write)
+        return name
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def schema_of(answer: type[BaseModel] | None, pictures: bool) -> pa.Schema:
+    """The columns of the output: what an answer holds, the path of what it is about, and of failures why."""
+    columns: dict[str, pa.DataType] = {"path": pa.string(), OUTCOME: pa.string(), "served_by": pa.string()}
+    if answer is None:
+        columns["picture"] = pa.string()
+    else:
+        encoded = bodies.encoded_pictures_of(answer)
+        columns |= {name: _type(info.annotation) for name, info in answer.model_fields.items() if name not in encoded}
+        columns |= {name: pa.string() for name in encoded if pictures}
+    return pa.schema([*columns.items(), ("code", pa.string()), ("detail", pa.string())])
+
+
+_SIMPLE = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def _type(annotation: Any) -> pa.DataType:
+    """Arrow's type of a field of an answer."""
+    origin, parts = get_origin(annotation), [part for part in get_args(annotation) if part is not NoneType]
+    if origin in (Union, UnionType):
+        return _type(parts[0])
+    if origin is Literal:
+        return pa.string()
+    if origin is list:
+        return pa.list_(pa.float32() if parts[0] is float else _type(parts[0]))  # long ones come from graphs, which give no more
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return pa.struct([(name, _type(info.annotation)) for name, info in annotation.model_fields.items()])
+    return _SIMPLE[annotation]
