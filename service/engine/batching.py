@@ -133,6 +133,7 @@ class Batcher:
         self._closed = False
         self._seconds_per_row = 0.0
         self._suspect = False
+        self._room: dict[str, np.ndarray] = {}  # by input, for the most rows so far
 
     @property
     def healthy(self) -> bool:
@@ -316,8 +317,15 @@ class Batcher:
         if len(batch) == 1:
             (job, first, last) = batch[0]
             return self.session.run({name: array[first:last] for name, array in job.inputs.items()})
-        names = batch[0][0].inputs.keys()
-        return self.session.run({name: np.concatenate([job.inputs[name][first:last] for job, first, last in batch]) for name in names})
+        return self.session.run({name: self._gathered(name, batch) for name in batch[0][0].inputs})
+
+    def _gathered(self, name: str, batch: Sequence[Part]) -> np.ndarray:
+        """The rows of one input, together: in memory that is kept for it, for the system takes its time to give so much anew each time."""
+        parts = [job.inputs[name][first:last] for job, first, last in batch]
+        rows, room = sum(map(len, parts)), self._room.get(name)
+        if room is None or len(room) < rows:
+            room = self._room[name] = np.empty((rows, *parts[0].shape[1:]), parts[0].dtype)
+        return np.concatenate(parts, out=room[:rows])
 
     def _share(self, batch: Sequence[Part], outputs: dict[str, np.ndarray], took: float) -> list[Answer]:
         """Gives each job its rows; the answers of those that are complete."""
@@ -369,6 +377,7 @@ class Batcher:
     def _release(self) -> None:
         """The last thing that the thread does."""
         self.session = None
+        self._room.clear()
 
 
 def _answer(answers: Sequence[Answer]) -> None:

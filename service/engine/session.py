@@ -28,10 +28,9 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "t
 Arrays = Mapping[str, np.ndarray]
 
 
-SPIN_MICROSECONDS = "10"
-"""How long a session's threads look for more work, within a run, before they sleep: about as long as they wait for each other at the end
-of a layer. Longer takes the cores from the rest of the server; between runs they do not spin at all. Chosen with
-`make bench ARGS=--threads` (docs/operations.md)."""
+SPIN_MICROSECONDS = 0
+"""How long a session's threads look for more work, within a run, before they sleep; 0: not at all. It would take the cores from the rest of
+the server, and gains nothing. Chosen with `make bench ARGS=--threads` and `make large` (docs/operations.md)."""
 
 
 NICENESS = 10
@@ -212,8 +211,8 @@ def _session(path: Path, graph: Graph, placement: Placement, most: int) -> onnxr
     providers = _providers(path, graph, placement, most)
     if len(providers) > 1:
         options.enable_mem_pattern = False  # batches vary in size
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-    options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(SPIN_MICROSECONDS > 0)))
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # its own fallback would be to the CPU, in silence
     return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -90,7 +90,7 @@ async def caption(call: CurrentCall, request: Annotated[CaptionRequest, bodies.b
     model = call.model(TASK, request.model)
     pixels = await call.pixels(request.image, model)
     seen = await call.run(model, TASK, "encoder", images=pixels[None])
-    step = partial(_step, call, model, seen["features"], seen["keys"])
+    step = Steps(call, model, {"features": seen["features"], "keys": seen["keys"]}).step
     if request.decoding == "sample":
         seed = latents.draw_seed() if request.seed is None else request.seed
         call.headers["X-Seed"] = str(seed)
@@ -182,10 +182,17 @@ async def drawn(step: Step, state: np.ndarray, most: int, temperature: float, se
 
 
 def _sayable(log_probabilities: np.ndarray, first: bool) -> np.ndarray:
-    """Without words that are never said, and without an end where nothing was said yet."""
-    log_probabilities = log_probabilities.astype(np.float64)
-    log_probabilities[:, [*NEVER_SAID, END] if first else [*NEVER_SAID]] = -np.inf
-    return log_probabilities
+    """Without words that are never said, and without an end where nothing was said yet; float64."""
+    said: np.ndarray = log_probabilities + _silence(log_probabilities.shape[1], first)
+    return said
+
+
+@cache
+def _silence(vocabulary: int, first: bool) -> np.ndarray:
+    """0 for words that may be said, and minus infinity for others, (vocabulary,)."""
+    levels = np.zeros(vocabulary)
+    levels[[*NEVER_SAID, END] if first else [*NEVER_SAID]] = -np.inf
+    return levels
 
 
 def _highest(values: np.ndarray, number: int) -> list[tuple[int, int]]:
@@ -197,12 +204,24 @@ def _highest(values: np.ndarray, number: int) -> list[tuple[int, int]]:
     return [divmod(int(index), values.shape[1]) for index in order]
 
 
-async def _step(
-    call: Call, model: Model, features: np.ndarray, keys: np.ndarray, words: np.ndarray, state: np.ndarray
-) -> dict[str, np.ndarray]:
-    """One more word for each of several sentences of one picture, batched with those of other requests."""
-    seen = {"features": features.repeat(len(words), axis=0), "keys": keys.repeat(len(words), axis=0)}
-    return await call.run(model, TASK, "step", **seen, state=state, words=words)
+class Steps:
+    """What one picture's sentences go on by, a word at a time, batched with those of other requests.
+
+    Args:
+        seen: the step's inputs that are the picture's, one row each.
+    """
+
+    def __init__(self, call: Call, model: Model, seen: dict[str, np.ndarray]) -> None:
+        self._call, self._model, self._one = call, model, seen
+        self._seen: dict[str, np.ndarray] = {}
+        self._rows = 0
+
+    async def step(self, words: np.ndarray, state: np.ndarray) -> dict[str, np.ndarray]:
+        """A `Step`. The number of sentences seldom changes: the picture is not copied for each of them at each word."""
+        if len(words) != self._rows:
+            self._rows = len(words)
+            self._seen = {name: array.repeat(self._rows, axis=0) for name, array in self._one.items()}
+        return await self._call.run(self._model, TASK, "step", **self._seen, state=state, words=words)
 
 
 def _answer(found: list[Sentence], model: Model, attention: bool) -> CaptionAnswer:

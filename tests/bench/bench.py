@@ -86,11 +86,11 @@ def contenders(litserve: Path) -> list[Contender]:
 def threads() -> list[Contender]:
     """Threads of a session, how long they spin, how long a run is: one of them changed at a time."""
     cores = len(os.sched_getaffinity(0))
-    settled = {"threads": str(cores), "spinning": "10", "run": "0.016"}
+    settled = {"threads": str(cores), "spinning": "0", "run": "0.016"}
     changes: list[dict[str, str]] = [
         {},
         {"threads": "1"},
-        {"spinning": "0"},
+        {"spinning": "10"},
         {"spinning": "100"},
         {"spinning": "600"},
         {"run": "0.001"},

@@ -64,7 +64,10 @@ class Raw:
 
     def __init__(self, folder: Path, described: manifest.Manifest, task: str, pixels: np.ndarray) -> None:
         (graph,) = described.tasks[task].values()
-        self._session = onnxruntime.InferenceSession(str(folder / described.graphs[graph].file), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # after a run it would take a core from the server
+        file = str(folder / described.graphs[graph].file)
+        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         fit = described.fit
         assert fit is not None
         self.side = fit.height
