@@ -69,6 +69,7 @@ USER 10001
 
 # A node: KubeRay starts Ray in a login shell, and asks with wget how it is.
 FROM server AS node
+# hadolint ignore=SC2016
 RUN apt-get update \
     && apt-get install -y --no-install-recommends wget \
     && rm -rf /var/lib/apt/lists/* \

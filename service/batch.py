@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -141,8 +141,9 @@ def run(job: Job, settings: Settings) -> Tally:
         raise BatchError(
             f"there is no model{'' if name is None else f' {name}'} in {settings.models}; there is: {', '.join(models) or 'none'}."
         )
+    job = replace(job, source=_absolute(job.source), target=_absolute(job.target))
     source, target = Place.of(job.source), Place.of(job.target)
-    if posixpath.commonpath([source.root, target.root]) == source.root and source.system == target.system:
+    if source.system == target.system and posixpath.commonpath([source.root, target.root]) == source.root:
         raise BatchError(f"{job.target} lies in {job.source}: its files would be taken for pictures.")
     paths = sorted(source.files())
     if not paths:
@@ -158,6 +159,11 @@ def run(job: Job, settings: Settings) -> Tally:
     return Tally(len(paths), len(paths) - len(left), ended.total() - failed.total(), failed, time.monotonic() - started)
 
 
+def _absolute(place: str) -> str:
+    """The same from wherever a worker runs."""
+    return place if "://" in place else os.path.abspath(place)
+
+
 def _claim(job: Job, target: Place) -> None:
     """Writes down whose output it is, or finds that it is this job's."""
     path = target.at(JOB)
@@ -165,7 +171,7 @@ def _claim(job: Job, target: Place) -> None:
         with target.system.open_input_file(path) as file:
             theirs = json.loads(file.read())
         if other := sorted(name for name, value in job.identity.items() if theirs.get(name) != value):
-            raise BatchError(f"{job.target} has the answers of a job with another {' and '.join(other)}: give another output.")
+            raise BatchError(f"{job.target} has the answers of another job ({' and '.join(other)} differ): give another output.")
         return
     if any(True for _ in target.files()):
         raise BatchError(f"{job.target} has files in it that are no batch's: give another output.")
@@ -183,13 +189,13 @@ class Place:
 
     @classmethod
     def of(cls, uri: str) -> Place:
-        """From a path or a URI.
+        """From an absolute path or a URI.
 
         Raises:
             BatchError: there is no such file system, or it cannot be reached.
         """
         try:
-            return cls(*fs.FileSystem.from_uri(uri if "://" in uri else os.path.abspath(uri)))
+            return cls(*fs.FileSystem.from_uri(uri))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise BatchError(f"{uri}: {error}") from error
 
@@ -237,7 +243,7 @@ def _process(job: Job, settings: Settings, paths: list[str]) -> None:
     lots = [pa.table({"path": paths[start : start + LOT]}) for start in range(0, len(paths), LOT)]
     data = ray.data.from_arrow(lots).map_batches(
         Worker,
-        fn_constructor_args=(job, settings.model_copy(update={"threads": job.cpus})),
+        fn_constructor_args=(job, settings.model_copy(update={"threads": job.cpus, "models": settings.models.absolute()})),
         batch_size=LOT,
         batch_format="pyarrow",
         concurrency=min(len(lots), job.workers or max(1, cores // job.cpus)),

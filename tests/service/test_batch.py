@@ -95,7 +95,9 @@ def test_each_picture_has_an_answer_and_bad_ones_are_listed(models: Path, pictur
 
     other = batch(models, *job[:5], "--threshold", "30")
     assert (other.returncode, other.stdout) == (1, "")
-    assert other.stderr == f"anomaly: {tmp_path / 'out'} has the answers of a job with another fields and pictures: give another output.\n"
+    assert (
+        other.stderr == f"anomaly: {tmp_path / 'out'} has the answers of another job (fields and pictures differ): give another output.\n"
+    )
 
 
 def test_a_job_that_was_killed_goes_on_and_does_nothing_twice(models: Path, tmp_path: Path) -> None:
