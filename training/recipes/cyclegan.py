@@ -65,7 +65,7 @@ class Config:
 
 NEEDED = "cyclegan needs two kinds of pictures"
 CHAPTER = Config(variant="chapter", width=64, learning_rate=2e-4, batch_size=1, cycle=10.0, identity=5.0)
-"""The paper's weights go with cross-entropy. Beside R3GAN's objective, whose penalties keep slopes small, they leave pictures as they are."""
+"""Its weights, the paper's, go with cross-entropy. R3GAN's penalties keep slopes small, and with them pictures would stay as they are."""
 
 
 def generator(size: int, channels: int, config: Config) -> keras.Model:
