@@ -32,7 +32,7 @@ from service.tasks import TASKS
 
 logger = logging.getLogger("atelier")
 
-_ENDINGS = {".png": media.PNG, ".jpg": media.JPEG, ".jpeg": media.JPEG, ".webp": media.WEBP, ".json": media.JSON}
+_ENDINGS = {f".{name}": kind for name, kind in media.FORMATS.items()} | {".jpg": media.JPEG, ".json": media.JSON}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -215,7 +215,7 @@ def _add_batch(command: argparse.ArgumentParser, task: ModuleType) -> None:
         "--output", required=True, metavar="FOLDER", help="for the answers; a job that was stopped goes on from those there"
     )
     _add_options(command, task.REQUEST, bodies.pictures_of(task.REQUEST))
-    command.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="of answers that are pictures")
+    command.add_argument("--format", choices=tuple(media.FORMATS), default="png", help="of answers that are pictures")
     command.add_argument("--pictures", action="store_true", help="keep the pictures in other answers, such as heatmaps, too")
     command.add_argument("--workers", type=int, metavar="N", help="at a time, at most; by default as many as have room")
     command.add_argument("--cpus", type=int, default=1, metavar="N", help="cores of a worker (default: 1)")

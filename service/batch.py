@@ -47,7 +47,6 @@ OF_A_PICTURE = (Code.UNREADABLE_IMAGE, Code.IMAGE_TOO_LARGE, Code.MODEL_FAILED)
 """Problems that concern one picture; any other ends the job."""
 UNREADABLE_FILE = "unreadable_file"
 """Beside these, the code of a file that cannot be opened."""
-ENDINGS = {"png": media.PNG, "jpeg": media.JPEG, "webp": media.WEBP}
 AT_ONCE = 32
 """Pictures that one worker has in work: enough for full batches, and not more memory than for as many requests."""
 LOT = 64
@@ -70,7 +69,7 @@ class Job:
         task: the operation.
         fields: of the request, besides the picture.
         source, target: folders, or URIs that pyarrow knows, such as s3://BUCKET/FOLDER.
-        format: of answers that are pictures, one of ENDINGS.
+        format: of answers that are pictures, one of media.FORMATS.
         pictures: keep the pictures that JSON answers hold, too.
         workers: how many at a time, at most; by default as many as have room.
         cpus, gpus: of each worker.
@@ -100,10 +99,6 @@ class Job:
     def identity(self) -> dict[str, Any]:
         """What has to be the same for a job to go on: all that decides what an answer is."""
         return {"task": self.task, "fields": self.fields, "input": self.source, "format": self.format, "pictures": self.pictures}
-
-
-TAKING_ONE = tuple(task for task in TASKS if bodies.pictures_of(task.REQUEST) == ["image"])
-"""The operations that a folder can go through."""
 
 
 @dataclass(frozen=True)
@@ -319,7 +314,7 @@ class Worker:
     async def _asked(self, path: str, content: bytes) -> httpx.Response:
         """The answer; where there is no room now, that of a later try."""
         fields = {name: _text(value) for name, value in self.job.fields.items()}
-        accept = media.JSON if self.job.answer is not None else ENDINGS[self.job.format]
+        accept = media.JSON if self.job.answer is not None else media.FORMATS[self.job.format]
         while True:
             files = {"image": (posixpath.basename(path), content)}
             answer = await self._client.post(f"/v1/{self.job.task}", files=files, data=fields, headers={"Accept": accept})

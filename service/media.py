@@ -18,6 +18,8 @@ from service.problems import Code, ProblemError
 
 PNG, JPEG, WEBP, JSON = "image/png", "image/jpeg", "image/webp", "application/json"
 PICTURES = (PNG, JPEG, WEBP)
+FORMATS = {"png": PNG, "jpeg": JPEG, "webp": WEBP}
+"""By the names that files' endings give them."""
 LARGEST_SIDE = {JPEG: 65_535, WEBP: 16_383}
 """What the format itself allows; PNG has no limit that matters."""
 
