@@ -135,9 +135,14 @@ def _give_memory_back() -> None:
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
-def _run(configuration: Settings, options: argparse.Namespace) -> int:
+def _chosen(options: argparse.Namespace) -> tuple[ModuleType, dict[str, Any]]:
+    """The task, and those of its request's fields that were given."""
     task = next(task for task in TASKS if options.task == task.TASK)
-    given = {name: value for name, value in vars(options).items() if name in task.REQUEST.model_fields and value is not None}
+    return task, {name: value for name, value in vars(options).items() if name in task.REQUEST.model_fields and value is not None}
+
+
+def _run(configuration: Settings, options: argparse.Namespace) -> int:
+    task, given = _chosen(options)
     accept = media.JSON if options.output is None else _ENDINGS.get(options.output.suffix.lower())
     if accept is None:
         print(f"{options.output}: the ending has to be one of {', '.join(_ENDINGS)}", file=sys.stderr)
@@ -171,8 +176,7 @@ def _batch(configuration: Settings, options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         print(f"batch needs {error.name}: pip install -r requirements/cluster.txt", file=sys.stderr)
         return 2
-    task = next(task for task in TASKS if options.task == task.TASK)
-    given = {name: value for name, value in vars(options).items() if name in task.REQUEST.model_fields and value is not None}
+    _, given = _chosen(options)
     ways = {name: getattr(options, name) for name in ("format", "pictures", "workers", "cpus", "gpus")}
     try:
         tally = batch.run(batch.Job(options.task, given, options.input, options.output, **ways), configuration)
