@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 from functools import lru_cache
 
 import mimeparse
@@ -63,12 +64,10 @@ def encode(pixels: np.ndarray, media_type: str = PNG, xmp: bytes | None = None) 
         xmp: a packet of metadata to carry along, UTF-8.
     """
     image = images.picture(pixels)
-    buffer = io.BytesIO()
     if media_type == JPEG:
-        if image.mode == "RGBA":
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        image.save(buffer, "JPEG", quality=95, xmp=xmp or b"")
-    elif media_type == WEBP:
+        return _jpeg(image, xmp)
+    buffer = io.BytesIO()
+    if media_type == WEBP:
         image.save(buffer, "WEBP", lossless=True, xmp=xmp or b"")
     else:
         text = PngInfo()
@@ -76,6 +75,16 @@ def encode(pixels: np.ndarray, media_type: str = PNG, xmp: bytes | None = None) 
             text.add_itxt("XML:com.adobe.xmp", xmp.decode())
         image.save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
+
+
+def _jpeg(image: Image.Image, xmp: bytes | None) -> bytes:
+    """While Pillow compresses a JPEG, other threads run only if a file of the system takes it: Linux has such in memory."""
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    with os.fdopen(os.memfd_create("jpeg"), "w+b") if hasattr(os, "memfd_create") else io.BytesIO() as file:
+        image.save(file, "JPEG", quality=95, xmp=xmp or b"")
+        file.seek(0)
+        return bytes(file.read())
 
 
 def encode_base64(pixels: np.ndarray, xmp: bytes | None = None) -> str:

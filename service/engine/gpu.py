@@ -1,7 +1,9 @@
 """How a graph runs on an NVIDIA GPU: batches of a few sizes only, in device memory that stays bound to the session.
 
-A size is met by padding: 1, 2, 4, ... and the most that a run takes. So cuDNN and TensorRT see few shapes, memory does not grow with
-what is asked, and a run can be a captured CUDA graph, which wants the same addresses each time.
+A size is met by padding, so that memory does not grow with what is asked. A captured CUDA graph wants the same addresses each time, and
+an engine of TensorRT serves all sizes: with these they are 1, 2, 4, ... and the most that a run takes. ONNX Runtime's own convolutions
+are planned anew whenever a session's run has another size than the one before, which takes longer than many a run (microsoft/onnxruntime
+#23006): without these each size has a session of its own, and they are fewer.
 """
 
 from __future__ import annotations
@@ -23,21 +25,26 @@ def batch_sizes(most: int) -> list[int]:
     return [*(2**power for power in range(math.ceil(math.log2(most)))), most]
 
 
+def few_sizes(most: int) -> list[int]:
+    """The powers of eight up to half of `most`, and `most`."""
+    return [size for size in (8**power for power in range(most.bit_length())) if 2 * size <= most] + [most]
+
+
 class Device:
-    """A session's runs on a GPU.
+    """A graph's runs on a GPU.
 
     Args:
-        most: the most rows of one run.
-        captured: the session captures CUDA graphs, one a batch size.
+        sessions: by the sizes of batches, the session in which each runs.
+        captured: they capture CUDA graphs, one a size.
     """
 
-    def __init__(self, session: Any, graph: Graph, most: int, captured: bool) -> None:
-        self.sizes = batch_sizes(most)
-        self._session, self._graph, self._captured = session, graph, captured
+    def __init__(self, sessions: Mapping[int, Any], graph: Graph, captured: bool) -> None:
+        self.sizes = sorted(sessions)
+        self._sessions, self._graph, self._captured = sessions, graph, captured
         self._bound: dict[int, _Bound] = {}
 
     def run(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
-        """Rows of arrays in host memory, at most `most`; through the buffers of the smallest size that holds them.
+        """Rows of arrays in host memory, no more than the largest size; through the buffers of the smallest size that holds them.
 
         Args:
             options: of this run alone.
@@ -45,7 +52,7 @@ class Device:
         rows = len(next(iter(inputs.values())))
         size = self.sizes[bisect_left(self.sizes, rows)]
         if size not in self._bound:
-            self._bound[size] = _Bound(self._session, self._graph, size)
+            self._bound[size] = _Bound(self._sessions[size], self._graph, size)
         if self._captured:
             options.add_run_config_entry("gpu_graph_id", str(size))
         return self._bound[size].run(inputs, rows, options)
@@ -56,6 +63,7 @@ class _Bound:
 
     def __init__(self, session: Any, graph: Graph, size: int) -> None:
         self._session, self._binding = session, session.io_binding()
+        self._rows = 0
         self._staged = {port.name: np.zeros((size, *port.item), port.dtype) for port in graph.inputs}
         self._inputs = {port.name: _buffer(port, size) for port in graph.inputs}
         self._outputs = {port.name: _buffer(port, size) for port in graph.outputs}
@@ -67,8 +75,9 @@ class _Bound:
     def run(self, inputs: Mapping[str, np.ndarray], rows: int, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         for name, buffer in self._inputs.items():
             staged = self._staged[name]
-            staged[:rows], staged[rows:] = inputs[name], 0
+            staged[:rows], staged[rows : self._rows] = inputs[name], 0
             buffer.update_inplace(staged)
+        self._rows = rows
         self._session.run_with_iobinding(self._binding, options)
         return {name: buffer.numpy()[:rows] for name, buffer in self._outputs.items()}
 

@@ -103,7 +103,9 @@ class Session:
         self._outputs = {port.name: port.item for port in graph.outputs}
         self._options = onnxruntime.RunOptions()
         self._check_ports(path)
-        self._device = None if self.provider == "cpu" else gpu.Device(self._session, graph, most, captured)
+        self._device = None
+        if self.provider != "cpu":
+            self._device = gpu.Device(_by_size(self._session, path, graph, placement, most, captured), graph, captured)
         self.sizes = sorted({1, most}) if self._device is None else self._device.sizes
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -179,6 +181,17 @@ def _open(path: Path, graph: Graph, placement: Placement, most: int) -> tuple[on
             logger.warning("%s: opened otherwise than was asked for (%s)", path.name, failure)
         return session, attempt.cuda_graphs and _provider(session) != "cpu"
     raise SessionError(f"{path.name}: ONNX Runtime cannot open it ({failures[0]})")
+
+
+def _by_size(
+    session: onnxruntime.InferenceSession, path: Path, graph: Graph, placement: Placement, most: int, captured: bool
+) -> dict[int, onnxruntime.InferenceSession]:
+    """By the size of batches on a GPU, the session in which they run (`gpu`)."""
+    if captured or _provider(session) == "tensorrt":
+        return dict.fromkeys(gpu.batch_sizes(most), session)
+    first, *others = gpu.few_sizes(most)
+    alike = replace(placement, provider="cuda", cuda_graphs=False)
+    return {first: session} | {size: _open(path, graph, alike, most)[0] for size in others}
 
 
 def _attempts(placement: Placement) -> Iterator[Placement]:

@@ -56,10 +56,23 @@ def test_batches_on_a_gpu_have_few_sizes(most: int, sizes: list[int]) -> None:
     assert gpu.batch_sizes(most) == sizes
 
 
+@pytest.mark.parametrize(("most", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 6]), (15, [1, 15]), (16, [1, 8, 16]), (64, [1, 8, 64])])
+def test_where_each_has_a_session_they_are_fewer(most: int, sizes: list[int]) -> None:
+    assert gpu.few_sizes(most) == sizes
+
+
+def test_no_session_runs_batches_of_two_sizes(fake: type[faked.Session]) -> None:
+    session = Session(PATH, GRAPH, Placement("cuda", 1), 24)
+    for number in (1, 8, 24, 2, 1, 9, 1):
+        session.run(inputs(number))
+    assert [len(each.graphs) for each in fake.opened] == [3, 2, 2]
+    assert len(fake.opened) == 3
+
+
 def test_runs_are_padded_and_answer_as_on_the_cpu(fake: type[faked.Session]) -> None:
     there, here = Session(PATH, GRAPH, Placement("cuda", 1), 24), Session(PATH, GRAPH, Placement("cpu", 1))
-    assert (there.provider, there.sizes, here.sizes) == ("cuda", [1, 2, 4, 8, 16, 24], [1, 64])
-    for number in (1, 3, 8, 9, 17, 24):
+    assert (there.provider, there.sizes, here.sizes) == ("cuda", [1, 8, 24], [1, 64])
+    for number in (1, 24, 3, 8, 9, 17, 2):
         found = there.run(inputs(number))["images"]
         assert found.shape[0] == number
         assert np.array_equal(found, here.run(inputs(number))["images"])
@@ -70,7 +83,7 @@ def test_memory_is_taken_once_for_each_size(fake: type[faked.Session]) -> None:
     for _ in range(3):
         for number in range(1, 9):
             session.run(inputs(number))
-    assert sorted(shape[0] for shape in faked.OrtValue.shapes) == sorted([1, 2, 4, 8] * 3)  # two inputs and an output
+    assert sorted(shape[0] for shape in faked.OrtValue.shapes) == sorted([1, 8] * 3)  # two inputs and an output
     with pytest.raises(IndexError):
         session.run(inputs(9))
 
@@ -198,8 +211,8 @@ def test_the_server_on_a_gpu_answers_as_on_the_cpu(start: Start, server: Server,
     for body in ({"digits": "7"}, {"digits": "20261126"}, {"digits": "123456789012345"}):
         ours, theirs = (one.client.post("/v1/digits", json={**body, "seed": 3}).json() for one in (server, there))
         assert ours["images"] == theirs["images"]
-    for path in ("/v1/reconstruct", "/v1/upscale"):
-        ours, theirs = (one.client.post(path, files={"image": digit}).content for one in (server, there))
+    for path, model in (("/v1/reconstruct", "vae"), ("/v1/upscale", "srresnet-light")):
+        ours, theirs = (one.client.post(path, files={"image": digit}, data={"model": model}).content for one in (server, there))
         assert ours == theirs
     assert there.metric("atelier_model_info", provider="cuda") == len([task for model in models.values() for task in model["tasks"]])
 
