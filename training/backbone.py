@@ -22,7 +22,7 @@ import numpy as np
 from keras import layers, ops
 
 from training.data.pixels import to_floats
-from training.layers import infer
+from training.layers import DepthwiseConv2D, infer
 from training.problems import TrainingError
 
 Name = Literal["efficientnet-lite0", "vgg19", "inception_v3"]
@@ -198,7 +198,7 @@ def _block(x: Any, name: str, kernel: int, stride: int, expansion: int, filters:
     y = x
     if expansion > 1:
         y = _relu6(layers.Conv2D(x.shape[-1] * expansion, 1, name=f"{name}_expand_conv")(y))
-    y = _relu6(layers.DepthwiseConv2D(kernel, strides=stride, padding="same", name=f"{name}_depthwise_conv")(y))
+    y = _relu6(DepthwiseConv2D(kernel, strides=stride, padding="same", name=f"{name}_depthwise_conv")(y))
     y = layers.Conv2D(filters, 1, name=f"{name}_project_conv")(y)
     return layers.Add()([x, y]) if stride == 1 and x.shape[-1] == filters else y
 

@@ -19,7 +19,7 @@ def draw(run: Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if scalars := run.scalars():
         _curves(scalars, folder / "losses.png")
-    if sheets := run.sheets():
+    if len(sheets := run.sheets()) > 1:
         _animation(sheets, folder / "epochs.webp")
 
 

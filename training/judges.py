@@ -60,6 +60,27 @@ def judged(scores: Callable[[Any], Any], real: Any, made: Any, penalty: float) -
     return pairing + penalty / 2 * slopes, {"discriminator": pairing, "penalty": slopes}
 
 
+def corner(side: int, random: np.random.Generator) -> np.ndarray:
+    """A place (y, x), int32, for what a network sees of pictures in a step to begin at.
+
+    A network that halves pictures sees every second pixel differently. Were it always the same ones, a generator would hide a pattern
+    between them.
+    """
+    return random.integers(0, side // SHIFTED + 1, 2).astype(np.int32)
+
+
+def _shown(side: int) -> int:
+    """The side of what lies right of and below any `corner`."""
+    return side - side // SHIFTED
+
+
+def _from(pictures: Any, place: Any) -> Any:
+    """Pictures (batch, side, side, c) -> what lies right of and below a `corner`."""
+    number, side, _, channels = pictures.shape
+    start = ops.concatenate([ops.zeros(1, "int32"), place, ops.zeros(1, "int32")])
+    return ops.slice(pictures, start, (number, _shown(side), _shown(side), channels))
+
+
 class Perceptual:
     """The mean difference of pictures on the maps of a network (`backbone.difference`).
 
@@ -69,14 +90,16 @@ class Perceptual:
     """
 
     def __init__(self, size: int, name: backbone.Name = "efficientnet-lite0") -> None:
-        self.network = backbone.maps(name, size)
+        self.network = backbone.maps(name, _shown(size))
 
     @property
     def variables(self) -> list[keras.Variable]:
         return list(self.network.variables)
 
-    def __call__(self, ours: Any, theirs: Any) -> Any:
-        return ops.mean(backbone.difference(*(self.network(x, training=False) for x in (ours, ops.stop_gradient(theirs)))))
+    def __call__(self, ours: Any, theirs: Any, place: Any) -> Any:
+        """Of pictures (batch, size, size, c), from a `corner` on."""
+        sides = (_from(ours, place), ops.stop_gradient(_from(theirs, place)))
+        return ops.mean(backbone.difference(*(self.network(side, training=False) for side in sides)))
 
 
 class Judges:
@@ -97,7 +120,7 @@ class Judges:
 
     def __init__(self, side: int, channels: int, width: int, kind: Kind, *, conditional: bool = False, compared: bool = False) -> None:
         self.side = side
-        self.network = backbone.maps("efficientnet-lite0", side - side // SHIFTED) if compared or kind == "features" else None
+        self.network = backbone.maps("efficientnet-lite0", _shown(side)) if compared or kind == "features" else None
         if self.network is None or kind == "pictures":
             self.heads = [patch_discriminator(channels * (1 + conditional), width, 3)]
         else:
@@ -121,20 +144,14 @@ class Judges:
         return statistics + (list(self.network.variables) if self.network else [])
 
     def corner(self, random: np.random.Generator) -> np.ndarray:
-        """A place (y, x), int32, for the views of a step to begin at.
+        """Where the views of a step begin (`corner`)."""
+        return corner(self.side, random)
 
-        A network that halves pictures sees every second pixel differently. Were it always the same ones, a generator would hide a pattern
-        between them.
-        """
-        return random.integers(0, self.side // SHIFTED + 1, 2).astype(np.int32)
-
-    def views(self, pictures: Any, corner: Any) -> list[Any]:
+    def views(self, pictures: Any, place: Any) -> list[Any]:
         """Pictures (batch, side, side, c) in -1..1 -> what lies right of and below a corner, and what the network sees in that."""
         if self.network is None:
             return [pictures]
-        number, _, _, channels = pictures.shape
-        start, shown = ops.concatenate([ops.zeros(1, "int32"), corner, ops.zeros(1, "int32")]), self.side - self.side // SHIFTED
-        pictures = ops.slice(pictures, start, (number, shown, shown, channels))
+        pictures = _from(pictures, place)
         return [pictures, *(maps / MAP_SCALE for maps in self.network(pictures, training=False))]
 
     def difference(self, ours: list[Any], theirs: list[Any]) -> Any:

@@ -37,6 +37,10 @@ else:
     raise ImportError(f"KERAS_BACKEND={_BACKEND} is not supported: set it to tensorflow or jax.")
 
 
+SINGLE_CHANNELS_ARE_SLOW = _BACKEND == "jax"
+"""Whether convolutions of each channel by itself are: on a GPU, XLA's take several times as long as sums of shifted products."""
+
+
 class Step:
     """Minimises one loss over some variables.
 

@@ -31,6 +31,9 @@ SHOWN = 8
 TAPS = 5
 """Pixels each way that a bicubic one is made of, at most."""
 
+AROUND = 9
+"""Small pixels each way over which colours are kept: a detail has none, a patch of colour has."""
+
 Degradation = Literal["clean", "real"]
 
 
@@ -184,7 +187,13 @@ def serving(network: keras.Model) -> dict[str, keras.Model]:
     """`upscaler`: images -> upscaled."""
     _, tile, _, channels = network.input.shape
     pixels, pictures = from_pixels(tile, channels)
-    return {"upscaler": serve([pixels], {"upscaled": graph_to_pixels(network(pictures, training=False))})}
+    return {"upscaler": serve([pixels], {"upscaled": graph_to_pixels(coloured(network(pictures, training=False), pictures))})}
+
+
+def coloured(made: Any, pictures: Any) -> Any:
+    """Upscaled pictures in the colours of the small ones: less by how far they differ from bicubic ones over AROUND pixels."""
+    drift = layers.AveragePooling2D(SCALE)(made - bicubic(pictures))
+    return made - bicubic(layers.AveragePooling2D(AROUND, strides=1, padding="same")(drift))
 
 
 def samples(graph: keras.Model, degradation: Degradation, data: Dataset) -> np.ndarray:

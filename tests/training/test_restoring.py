@@ -91,6 +91,27 @@ def test_the_painter_does_not_look_into_holes() -> None:
         assert np.array_equal(infer(model, [pictures, holes])[0], infer(model, [changed, holes])[0])
 
 
+def test_means_of_what_is_around_fill_holes() -> None:
+    pictures, holes = np.full((2, 48, 48, 3), -0.5, np.float32), np.zeros((2, 48, 48, 1), np.float32)
+    pictures[0], holes[0, 8:40, 8:40], holes[1, :, 24:] = 0.25, 1, 1
+    pictures[1, :, :12] = 0.5
+    given = np.where(holes, np.float32(0.9), pictures)
+    made = keras.ops.convert_to_numpy(context_encoder.diffused(*map(keras.ops.convert_to_tensor, (given, holes))))
+    assert np.allclose(made[0], 0.25, atol=2e-3)
+    assert np.allclose(np.where(holes, 0, made), np.where(holes, 0, pictures), atol=2e-3)
+    assert np.allclose(made[1, :, 24], -0.5, atol=0.1)  # near the edge, what lies there
+    assert -0.3 < made[1, 24, 47, 0] < 0.3  # far from it, the mean of all
+
+
+def test_details_stay_and_colours_do_not_drift() -> None:
+    small, random = to_floats(smooth(2, 36)), np.random.default_rng(1)
+    plain = keras.ops.convert_to_numpy(upscaling.bicubic(keras.ops.convert_to_tensor(small)))
+    detail = 0.1 * (np.indices(plain.shape).sum(axis=0) % 2 - 0.5).astype(np.float32)
+    drifted = plain + detail + random.uniform(0.02, 0.05, (2, 1, 1, 3)).astype(np.float32)
+    made = keras.ops.convert_to_numpy(upscaling.coloured(*map(keras.ops.convert_to_tensor, (drifted, small))))
+    assert np.allclose(made, plain + detail, atol=1e-5)
+
+
 def test_luma_is_that_of_bt601() -> None:
     colours = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0]], np.uint8)
     assert np.allclose(metrics.luma(colours), [16, 235, 81.481], atol=1e-2)

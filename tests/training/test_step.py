@@ -49,10 +49,10 @@ print(json.dumps([reported, raw, averaged, [np.array(v).tolist() for v in norm.v
 
 
 @functools.cache
-def outcome(backend: str, precision: str = "float32") -> list[Any]:
+def outcome(backend: str, precision: str = "float32", program: str = PROGRAM) -> list[Any]:
     environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM.replace("PRECISION", repr(precision))],
+        [sys.executable, "-c", program.replace("PRECISION", repr(precision))],
         env=environment,
         capture_output=True,
         text=True,
@@ -99,3 +99,24 @@ def test_a_backend_that_is_neither_is_refused() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert "KERAS_BACKEND=torch is not supported: set it to tensorflow or jax." in result.stderr
+
+
+CHANNELS = """
+import json, numpy as np
+from training.layers import DepthwiseConv2D
+
+found = []
+for size, step, padding in ((3, 1, "same"), (5, 2, "same"), (3, 2, "valid"), (5, 1, "valid")):
+    layer = DepthwiseConv2D(size, strides=step, padding=padding)
+    layer.build((None, 11, 8, 3))
+    random = np.random.RandomState(0)
+    layer.set_weights([random.standard_normal(weight.shape) for weight in layer.get_weights()])
+    found.append(np.asarray(layer(random.standard_normal((2, 11, 8, 3)).astype("float32"))).tolist())
+print(json.dumps(found))
+"""
+
+
+def test_channels_are_convolved_alike_on_both_backends() -> None:
+    found = outcome("tensorflow", program=CHANNELS)
+    assert [len(pictures[0]) for pictures in found] == [11, 6, 5, 7]
+    assert flatten(outcome("jax", program=CHANNELS)) == pytest.approx(flatten(found), abs=1e-5)

@@ -24,7 +24,10 @@ from training.data.phrases import article
 from training.problems import TrainingError
 
 SIDE = 192
-FIT = Fit(height=SIDE, width=SIDE, channels=3, fill=255)
+MARGINS = Fit(height=SIDE, width=SIDE, channels=3, fill=255)
+"""How a stamp becomes square here: on white."""
+FIT = Fit(height=SIDE, width=SIDE, channels=3, mode="stretch")
+"""How a picture that is asked about does: whole, so that attention covers it."""
 VALIDATION, TEST = 0.1, 0.2
 DEBIAN = Path("/usr/share/tuxpaint/stamps")
 SYMBOLS, MIRRORED = "symbols", "_mirror"
@@ -106,7 +109,7 @@ def named(text: str) -> str | None:
 
 def _read(file: Path, name: str, caption: str) -> Captioned:
     try:
-        pixels = images.fit(images.decode(file.read_bytes()), FIT)
+        pixels = images.fit(images.decode(file.read_bytes()), MARGINS)
     except (OSError, images.UnreadableImage) as error:
         raise TrainingError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}): {INSTEAD}.") from error
     return Captioned(name, hashlib.sha256(caption.encode()).hexdigest(), pixels, (caption,))

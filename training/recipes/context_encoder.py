@@ -1,8 +1,8 @@
 """Context encoder: what a hole in a picture may have held, from what is around it.
 
-Pathak et al. 2016. `improved`: gated convolutions (Yu et al. 2019, section 3.1) with skips and dilation, holes of all kinds, R3GAN's
-relativistic objective (Huang et al. 2024) on patches, a perceptual distance. `chapter`: the paper's encoder and decoder through a
-bottleneck, squared differences and cross-entropy.
+Pathak et al. 2016. `improved`: gated convolutions (Yu et al. 2019, section 3.1) with skips and dilation, added to means of what lies
+around (`diffused`), holes of all kinds, R3GAN's relativistic objective (Huang et al. 2024) on patches, a perceptual distance. `chapter`:
+the paper's encoder and decoder through a bottleneck, squared differences and cross-entropy.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class Config:
     window: int = setting(256, "side of the squares round holes in which it serves", only="improved")
 
 
+FINE = 16
+"""Channels at the pictures' full size."""
+KNOWN = 1e-4
+"""What is added to shares that means are divided by."""
 CHAPTER = Config(variant="chapter", width=64, learning_rate=2e-4, reconstruction=1000.0, adversarial=1.0, batch_size=32)
 
 
@@ -67,12 +71,39 @@ def painter(size: int, channels: int, config: Config) -> keras.Model:
     What lies in holes is not looked at.
     """
     pictures, holes = keras.Input((size, size, channels), name="pictures"), keras.Input((size, size, 1), name="holes")
-    seen = layers.Concatenate()([pictures - pictures * holes, holes])
-    made = _chapter_painter(seen, channels, config) if config.variant == "chapter" else _gated_painter(seen, channels, config)
+    if config.variant == "chapter":
+        seen = layers.Concatenate()([pictures - pictures * holes, holes])
+        made = _chapter_painter(seen, channels, config)
+    else:
+        made = _gated_painter(pictures, holes, config)
     return keras.Model([pictures, holes], made, name="painter")
 
 
-def _gated_painter(seen: Any, channels: int, config: Config) -> Any:
+def diffused(pictures: Any, holes: Any) -> Any:
+    """Pictures (batch, h, w, c) with holes (batch, h, w, 1) filled by the mean of what is known around, the wider the deeper in a hole.
+
+    Push and pull (Gortler et al. 1996, section 3.4): means over ever larger squares of what is known, and from the largest ones back to
+    pixels, where nothing finer is known.
+    """
+    known, total = 1.0 - holes, pictures * (1.0 - holes)
+    levels = [(total, known)]
+    while known.shape[1] % 2 == known.shape[2] % 2 == 0:
+        total, known = (layers.AveragePooling2D(2)(x) for x in (total, known))
+        levels.append((total, known))
+    height, width = known.shape[1:3]
+    if height * width > 1:
+        total, known = (layers.AveragePooling2D((height, width))(x) for x in (total, known))
+    made = ops.image.resize(total / (known + KNOWN), (height, width), interpolation="nearest")
+    for total, known in reversed(levels):
+        if made.shape[1] != known.shape[1]:
+            made = ops.image.resize(made, known.shape[1:3], interpolation="bilinear")
+        made = made + (total / (known + KNOWN) - made) * ops.minimum(1.0, 4.0 * known)
+    return made
+
+
+def _gated_painter(pictures: Any, holes: Any, config: Config) -> Any:
+    start = diffused(pictures, holes)
+    seen = layers.Concatenate()([start, holes])
     x = _gated(seen, config.width, 4, strides=2)
     half = x = _gated(x, config.width)
     x = _gated(x, 2 * config.width, 4, strides=2)
@@ -83,8 +114,9 @@ def _gated_painter(seen: Any, channels: int, config: Config) -> Any:
         x = layers.Add()([x, layers.Conv2D(4 * config.width, 3, padding="same", kernel_initializer="zeros")(y)])
     x = _gated(layers.Concatenate()([double(_gated(x, 2 * config.width)), quarter]), 2 * config.width)
     x = _gated(layers.Concatenate()([double(_gated(x, config.width)), half]), config.width)
-    fine = leaky()(spread(convolution(4 * translation.FINE)(x), 2))
-    return layers.Conv2D(channels, 3, padding="same", activation="tanh")(layers.Concatenate()([fine, seen]))
+    x = leaky()(spread(convolution(4 * FINE)(x), 2))
+    x = _gated(layers.Concatenate()([x, seen]), FINE)
+    return start + layers.Conv2D(pictures.shape[-1], 3, padding="same", kernel_initializer="zeros")(x)
 
 
 def _gated(x: Any, filters: int, size: int = 3, **options: Any) -> Any:
@@ -131,7 +163,8 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         (chosen,) = translation.cropped([pictures[indices]], side, random)
         batch = to_floats(mirrored(chosen, random)), masks.mixed(len(chosen), side, random)[..., None].astype(np.float32)
-        return (judge_step(*batch) if config.adversarial else {}) | paint_step(*batch)
+        scalars = judge_step(*batch) if config.adversarial else {}
+        return scalars | paint_step(*batch, judges.corner(side, random))
 
     whole, holes = _held_out(data, side)
 
@@ -156,7 +189,7 @@ def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Con
     def scores(pictures: Any, holes: Any) -> Any:
         return judge(ops.concatenate([pictures, holes], axis=-1), training=True)
 
-    def paint_loss(pictures: Any, holes: Any) -> tuple[Any, dict[str, Any]]:
+    def paint_loss(pictures: Any, holes: Any, place: Any) -> tuple[Any, dict[str, Any]]:
         made, whole = filled(pictures, holes)
         difference = made - pictures
         distance = ops.abs(difference) if improved else ops.square(difference)
@@ -165,7 +198,7 @@ def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Con
         if improved:
             value += config.known * ops.mean(distance * (1.0 - holes))
         if perceptual is not None:
-            scalars["perceptual"] = perceptual(whole, pictures)
+            scalars["perceptual"] = perceptual(whole, pictures, place)
             value += config.perceptual * scalars["perceptual"]
         if config.adversarial:
             ours = scores(whole, holes)

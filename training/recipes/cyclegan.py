@@ -60,7 +60,7 @@ class Config:
     penalty: float = setting(0.2, "weight of the gradient penalties", least=0, only="improved")
     average: float = setting(0.999, "momentum of the generators' moving average, which is what ships", least=0, below=1, only="improved")
     tile: int = setting(0, "side of the tiles in which it serves; 0: pictures are resized", least=0, only="improved")
-    margin: int = setting(64, "pixels at a tile's edge, next to other tiles, that are not used", least=0, only="improved")
+    margin: int = setting(80, "pixels at a tile's edge, next to other tiles, that are not used", least=0, only="improved")
 
 
 NEEDED = "cyclegan needs two kinds of pictures"

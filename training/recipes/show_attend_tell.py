@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import keras
@@ -187,8 +188,8 @@ def train(config: Config, data: Dataset, run: Run) -> Teller:
     words = vocabulary(data, config)
     frozen, shapes = maps(data.shape[0], config)
     teller = networks(shapes, words, config)
-    seen = _seen(frozen, data.train.images)
-    doubted = _doubted(frozen, data.train.images, config, run.generator())
+    known = cache(lambda: _seen(frozen, data.train.images))  # of many pictures, and none when a finished run is exported again
+    doubted = cache(lambda: _doubted(frozen, data.train.images, config, run.generator()))
     sentences = [numbered(list(of), words, config.longest) for of in data.train.captions]
     trained = [*teller.look.trainable_variables, *teller.tell.trainable_variables]
     state = [*teller.look.non_trainable_variables, *teller.tell.non_trainable_variables]
@@ -197,12 +198,12 @@ def train(config: Config, data: Dataset, run: Run) -> Teller:
     def one(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         which = [random.integers(len(sentences[index])) for index in indices]
         chosen = np.stack([sentences[index][number] for index, number in zip(indices, which, strict=True)])
-        shown, where = seen[indices].astype(np.float32), np.zeros((*chosen.shape, *shapes[0][:2]), np.float32)
+        shown, where = known()[indices].astype(np.float32), np.zeros((*chosen.shape, *shapes[0][:2]), np.float32)
         if config.pointing and data.train.objects:
             for place, index, number in zip(where, indices, which, strict=True):
                 mark(place, data.train.captions[index][number], data.train.objects[index], data.shape[0])
         unsure = random.random(len(indices)) < config.doubt
-        shown[unsure], where[unsure] = doubted[random.integers(len(doubted), size=unsure.sum())], 0
+        shown[unsure], where[unsure] = doubted()[random.integers(len(doubted()), size=unsure.sum())], 0
         return step(shown, chosen, where)
 
     shown = evenly(data.validation.images, 16)

@@ -222,7 +222,8 @@ def _losses(draw: keras.Model, judge: keras.Model, config: Config) -> tuple[Any,
 def _of_patches(masks: Any, logits: Any) -> Any:
     """Which share of each patch (batch, h', w') a mask (batch, h, w) covers, doubled: all of it counts as forged from a half on."""
     framed = _framed(masks[..., None], "constant")
-    return ops.minimum(1.0, 2 * ops.average_pool(framed, framed.shape[1] // logits.shape[1])[..., 0])
+    side = framed.shape[1] // logits.shape[1]
+    return ops.minimum(1.0, 2 * ops.average_pool(framed, side, side)[..., 0])
 
 
 def _relative(ours: Any, theirs: Any) -> Any:

@@ -88,7 +88,8 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
             return pixel_step(*batch)
         if run.step == first:
             pixel_step.finish()
-        return (judge_step(*batch) if config.adversarial else {}) | draw_step(*batch)
+        scalars = judge_step(*batch) if config.adversarial else {}
+        return scalars | draw_step(*batch, judges.corner(side, random))
 
     shown = upscaling.held_out(data, side, config.degradation)
 
@@ -109,12 +110,12 @@ def _losses(draw: keras.Model, judge: keras.Model, perceptual: judges.Perceptual
         difference = ops.mean(ops.abs(draw(small, training=True) - large))
         return difference, {"reconstruction": difference}
 
-    def draw_loss(small: Any, large: Any) -> tuple[Any, dict[str, Any]]:
+    def draw_loss(small: Any, large: Any, place: Any) -> tuple[Any, dict[str, Any]]:
         made = draw(small, training=True)
         scalars = {"reconstruction": ops.mean(ops.abs(made - large))}
         value = config.reconstruction * scalars["reconstruction"]
         if perceptual is not None:
-            scalars["perceptual"] = perceptual(made, large)
+            scalars["perceptual"] = perceptual(made, large, place)
             value += config.perceptual * scalars["perceptual"]
         if config.adversarial:
             score = judge(made, training=True)
