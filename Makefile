@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test test-cluster test-browser openapi sdk test-sdk schema bench pressure large captions cluster-bench batch-bench soak overload fuzz-images fuzz-http sbom audit images build-check lint \
+.PHONY: serve test test-cluster test-browser openapi sdk test-sdk schema bench gpu-bench pressure large captions cluster-bench batch-bench soak overload fuzz-images fuzz-http sbom audit images build-check lint \
 	format lock clean
 
 serve: $(VENV)/.$(EXTRA)
@@ -63,6 +63,10 @@ schema: $(VENV)/.dev
 # Needs wrk. LitServe has an environment of its own.
 bench: $(VENV)/.cpu $(VENV)/.training .venv-litserve/.done
 	$(BIN)/python tests/bench/bench.py --litserve .venv-litserve/bin/python $(ARGS)
+
+# On an NVIDIA GPU, beside the sessions alone and plain FastAPI, then memory; needs wrk: make gpu-bench EXTRA=gpu VENV=.venv-gpu
+gpu-bench: $(VENV)/.$(EXTRA)
+	PYTHONPATH=. $(BIN)/python tests/bench/gpu.py $(ARGS)
 
 # The server under large uploads, callers that leave, stops, reloads and a full queue.
 pressure: $(VENV)/.cpu $(VENV)/.dev

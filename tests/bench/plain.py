@@ -1,4 +1,7 @@
-"""What one would write first: FastAPI with a `def` endpoint and one session; no batching, no limits, no marks, no metrics."""
+"""What one would write first: FastAPI with `def` endpoints and a session each; no batching, no limits, no marks, no metrics.
+
+`GRAPH` draws digits and `UPSCALER`, if it is set, makes pictures larger, on `PROVIDER` (`cpu` or `cuda`).
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,24 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from fastapi import FastAPI
+from fastapi import FastAPI, UploadFile
 from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from service.engine import gpu, hardware
+from service.engine.tiling import Grid, Mosaic
+
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = int(os.environ.get("THREADS", "0"))
-session = onnxruntime.InferenceSession(os.environ["GRAPH"], options, providers=["CPUExecutionProvider"])
+providers: list[Any] = ["CPUExecutionProvider"]
+if os.environ.get("PROVIDER") == "cuda":
+    hardware.preload()
+    providers.insert(0, ("CUDAExecutionProvider", gpu.cuda_options(None, False)))
+session = onnxruntime.InferenceSession(os.environ["GRAPH"], options, providers=providers)
+upscaler: Any = None
+if larger := os.environ.get("UPSCALER"):
+    upscaler = onnxruntime.InferenceSession(larger, options, providers=providers)
 app = FastAPI()
 
 
@@ -34,3 +47,18 @@ def digits(request: Digits) -> Response:
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(list(images[..., 0]), axis=1)).save(buffer, "PNG")
     return Response(buffer.getvalue(), media_type="image/png")
+
+
+@app.post("/v1/upscale")
+def upscale(image: UploadFile) -> Response:
+    pixels = np.asarray(Image.open(image.file).convert("RGB"))
+    height, width, _ = pixels.shape
+    grid = Grid(height, width, (144, 144), margin=8, feather=4, scale=4)
+    tiles = np.concatenate([grid.cut(pixels, row) for row in range(grid.rows.number)])
+    made = upscaler.run(["upscaled"], {"images": tiles})[0]
+    mosaic = Mosaic(grid, 3)
+    for row, across in enumerate(np.split(made, grid.rows.number)):
+        mosaic.add(across, row)
+    buffer = io.BytesIO()
+    Image.fromarray(mosaic.pixels).save(buffer, "JPEG", quality=95)
+    return Response(buffer.getvalue(), media_type="image/jpeg")
