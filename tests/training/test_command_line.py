@@ -121,7 +121,7 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, inside: Inside, r
     runs = tmp_path / "runs" / "smoke" / recipe
     assert (runs / "checkpoint.npz").exists()
     if recipe != "padim":  # which minimises nothing
-        assert {"losses.png", "epochs.webp"} <= {path.name for path in (folder / "pictures").iterdir()}
+        assert (folder / "pictures" / "losses.png").exists()
         assert list((runs / "samples").glob("epoch-*.png"))
         assert list((runs / "tensorboard").iterdir())
     server = start(ATELIER_MODELS=str(folder.parent))
