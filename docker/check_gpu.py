@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from service.contract import manifest as manifests
 from service.contract.manifest import Graph, Port
-from service.engine.session import Placement, Session, SessionError, usable_cores
+from service.engine.cpu import usable_cores
+from service.engine.session import Placement, Session, SessionError
 from service.engine.store import opened
 
 BATCH = 8

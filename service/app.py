@@ -20,7 +20,7 @@ from service.access import Access, AccessControl
 from service.call import Call
 from service.context import RequestContext
 from service.engine.budget import Budget
-from service.engine.session import usable_cores
+from service.engine.cpu import usable_cores
 from service.engine.store import Store
 from service.engine.workers import Workers
 from service.metrics import Metrics

@@ -35,7 +35,7 @@ from ray.exceptions import RayError
 
 from service import bodies, local, media
 from service.contract import manifest as manifests
-from service.engine.session import usable_cores
+from service.engine.cpu import usable_cores
 from service.problems import Code
 from service.settings import Settings
 from service.tasks import TASKS

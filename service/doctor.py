@@ -14,7 +14,8 @@ from service import __version__
 from service.contract import manifest as manifests
 from service.contract.manifest import ManifestError
 from service.engine import hardware
-from service.engine.session import SessionError, usable_cores
+from service.engine.cpu import usable_cores
+from service.engine.session import SessionError
 from service.engine.store import opened, placed
 from service.settings import Settings
 

@@ -148,7 +148,7 @@ async def handle_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
     if error.code in _REFUSALS:
         request.app.state.metrics.rejected.labels(error.code).inc()
-    return response(error, request.state.id, request.url.path)
+    return response(error, request.state.id, request.scope["path"])
 
 
 async def handle_http(request: Request, error: Exception) -> Response:

@@ -22,7 +22,8 @@ from typing import Protocol
 
 import numpy as np
 
-from service.engine.session import Arrays, BadOutput, Session, SessionBroken, step_back
+from service.engine.cpu import step_back
+from service.engine.session import Arrays, BadOutput, Session, SessionBroken
 
 logger = logging.getLogger("atelier")
 
@@ -119,6 +120,7 @@ class Batcher:
     ) -> None:
         self.session: Session | None = session
         self.most, self.limit, self.seconds, self.longest = most, limit, seconds, longest
+        self._abreast = session.abreast
         self.file, self.provider, self.precision = session.graph.file, session.provider, session.precision
         self._observer, self._reopen, self._lost = observer, reopen, lost
         self._thread = ThreadPoolExecutor(1, f"session-{self.file}", initializer=step_back)
@@ -291,7 +293,7 @@ class Batcher:
         """The next rows, first come first served; none when nothing is queued."""
         batch: list[Part] = []
         with self._lock:
-            room, now = self._rows_of_a_run(), time.perf_counter()
+            room, now = self._rows_of_a_run(sum(job.size - job.taken for job in self._queue)), time.perf_counter()
             for job in () if self._closed else self._queue:
                 if job.started is None and job.deadline is not None and job.deadline <= now:
                     continue  # `_drop` comes for it
@@ -305,12 +307,13 @@ class Batcher:
             self._awake = bool(batch)
         return batch
 
-    def _rows_of_a_run(self) -> int:
+    def _rows_of_a_run(self, waiting: int) -> int:
         if self.seconds is None:
             return self.most
         if self._seconds_per_row == 0:
             return 1
-        return max(1, min(self.most, round(self.seconds / self._seconds_per_row)))
+        fitting = max(1, min(self.most, round(self.seconds / self._seconds_per_row)))
+        return max(fitting, self._abreast) if waiting >= self._abreast else fitting
 
     def _run(self, batch: Sequence[Part]) -> dict[str, np.ndarray]:
         assert self.session is not None

@@ -39,7 +39,7 @@ class Device:
     """
 
     def __init__(self, sessions: Mapping[int, Any], graph: Graph, captured: bool) -> None:
-        self.sizes = sorted(sessions)
+        self.sizes, self.abreast = sorted(sessions), 1
         self._sessions, self._graph, self._captured = sessions, graph, captured
         self._bound: dict[int, _Bound] = {}
 

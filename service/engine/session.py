@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
-import os
 import re
-import sys
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,7 @@ import onnxruntime
 
 from service.contract import manifest as manifests
 from service.contract.manifest import Graph
-from service.engine import gpu, hardware
+from service.engine import cpu, gpu, hardware
 
 logger = logging.getLogger("atelier")
 
@@ -31,9 +27,6 @@ Arrays = Mapping[str, np.ndarray]
 SPIN_MICROSECONDS = 0
 """How long a session's threads look for more work, within a run, before they sleep; 0: not at all. It would take the cores from the rest of
 the server, and gains nothing. Chosen with `make bench ARGS=--threads` and `make large` (docs/operations.md)."""
-
-
-NICENESS = 10
 
 
 class SessionError(RuntimeError):
@@ -103,10 +96,27 @@ class Session:
         self._outputs = {port.name: port.item for port in graph.outputs}
         self._options = onnxruntime.RunOptions()
         self._check_ports(path)
-        self._device = None
-        if self.provider != "cpu":
+        self._device: gpu.Device | cpu.Threads
+        if self.provider == "cpu":
+            alone = partial(_open, path, graph, replace(placement, provider="cpu", threads=1), most)
+            self._device = cpu.Threads(self._session, graph, placement.threads, most, lambda: alone()[0])
+        else:
             self._device = gpu.Device(_by_size(self._session, path, graph, placement, most, captured), graph, captured)
-        self.sizes = sorted({1, most}) if self._device is None else self._device.sizes
+        self.sizes = self._device.sizes
+
+    @property
+    def abreast(self) -> int:
+        """From so many rows on, they run side by side, each on one of a CPU's threads; 1: they never do."""
+        return self._device.abreast
+
+    def spread(self) -> None:
+        """From now on rows run side by side where there are enough of them, which is for graphs that take long for each. On a CPU only.
+
+        Raises:
+            SessionError: the graph cannot be opened once more.
+        """
+        if isinstance(self._device, cpu.Threads):
+            self._device.spread()
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """One run: arrays with a common first dimension in, arrays with the same first dimension out.
@@ -121,7 +131,7 @@ class Session:
 
     def warm(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """A run after which memory that only so many rows need is given back on a CPU, where runs are short."""
-        return self._run(inputs, _shrinking() if self._device is None else onnxruntime.RunOptions())
+        return self._run(inputs, _shrinking() if self.provider == "cpu" else onnxruntime.RunOptions())
 
     def stop(self) -> None:
         """Ends the present run before its next node; from any thread."""
@@ -130,10 +140,7 @@ class Session:
     def _run(self, inputs: Arrays, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         self._options = options
         try:
-            if self._device is not None:
-                made = self._device.run(inputs, options)
-            else:
-                made = dict(zip(self._outputs, self._session.run(list(self._outputs), dict(inputs), options), strict=True))
+            made = self._device.run(inputs, options)
         except Exception as error:
             if options.terminate:
                 raise RunStopped("it took too long") from error
@@ -257,26 +264,3 @@ def _shrinking() -> onnxruntime.RunOptions:
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
-
-
-def step_back() -> None:
-    """Lowers the priority of this thread, and of those that it starts, such as a session's, under that of the event loop: what
-    that does for a request is short, and everybody waits for it. Linux only, where priorities are threads'; elsewhere nothing."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with contextlib.suppress(OSError):  # forbidden here: nothing but speed is lost
-            os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
-
-
-def usable_cores() -> int:
-    """The cores that this process may really use: its affinity, cut to the cgroup's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _quota(cores)))
-
-
-def _quota(cores: int) -> int:
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else math.ceil(int(quota) / int(period))

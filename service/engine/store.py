@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,8 @@ import numpy as np
 from service.contract import manifest as manifests
 from service.contract.manifest import Graph, Manifest, ManifestError
 from service.engine.batching import Batcher, Observer
-from service.engine.session import Placement, ProviderMissing, Session, SessionError, step_back, usable_cores
+from service.engine.cpu import step_back, usable_cores
+from service.engine.session import Placement, ProviderMissing, Session, SessionError
 from service.settings import Settings
 
 logger = logging.getLogger("atelier")
@@ -423,9 +425,16 @@ def placed(settings: Settings) -> Placement:
 
 
 def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int, half: bool) -> Session:
-    """A warm session of a graph whose files were checked."""
+    """A warm session of a graph whose files were checked. On a CPU, rows that are longer than a run with one for each thread may be are
+    spread over the threads where there are as many."""
     session = opened(folder, graph, placement, most, half)
-    _warm(session, len(manifest.classes), placement.longest)
+    first = partial(_first, session, len(manifest.classes), placement.longest)
+    for rows in session.sizes:
+        first(rows)
+    if session.provider == "cpu" and min(first(1), first(1)) * placement.threads > CPU_RUN_SECONDS:
+        session.spread()
+        if session.abreast > 1:
+            first(session.abreast)
     return session
 
 
@@ -463,22 +472,23 @@ def _check_file(path: Path, sha256: str) -> None:
         raise SessionError(f"{path.name}: its sha256 is {found[:12]}…, the manifest says {sha256[:12]}…: damaged or half-written")
 
 
-def _warm(session: Session, classes: int, longest: float | None) -> None:
-    """One run at each batch size, which shows that the graph runs, and on a GPU chooses algorithms, builds TensorRT's engines and
+def _first(session: Session, classes: int, longest: float | None, rows: int) -> float:
+    """The seconds of one run, which shows that the graph runs, and on a GPU chooses algorithms, builds TensorRT's engines and
     captures CUDA graphs; of zeros, and of the last class, which a graph with fewer than the manifest declares does not have.
 
     Args:
         longest: of a row, in seconds, on a CPU. On a GPU, which may have kernels to build, a first run may take any time.
     """
     fill = {"labels": classes - 1}
-    for batch in session.sizes:
-        late = threading.Timer(batch * longest, session.stop) if longest and session.provider == "cpu" else None
-        try:
-            if late is not None:
-                late.start()
-            session.warm({port.name: np.full((batch, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs})
-        except Exception as error:
-            raise SessionError(f"{session.graph.file}: the first run failed ({str(error).splitlines()[0]})") from error
-        finally:
-            if late is not None:
-                late.cancel()
+    late = threading.Timer(rows * longest, session.stop) if longest and session.provider == "cpu" else None
+    began = time.perf_counter()
+    try:
+        if late is not None:
+            late.start()
+        session.warm({port.name: np.full((rows, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs})
+    except Exception as error:
+        raise SessionError(f"{session.graph.file}: the first run failed ({str(error).splitlines()[0]})") from error
+    finally:
+        if late is not None:
+            late.cancel()
+    return time.perf_counter() - began

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from service.engine.batching import DeadlinePassed, QueueFull
-from service.engine.session import step_back
+from service.engine.cpu import step_back
 
 Result = TypeVar("Result")
 

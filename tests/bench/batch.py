@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from service import batch, settings
-from service.engine.session import usable_cores
+from service.engine.cpu import usable_cores
 
 MODELS = Path("models")
 SIZE = (480, 320)

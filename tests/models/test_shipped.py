@@ -14,7 +14,8 @@ from support import MODELS, ROOT
 
 from service.contract import images
 from service.contract.manifest import Manifest, read, sha256
-from service.engine.session import Placement, Session, usable_cores
+from service.engine.cpu import usable_cores
+from service.engine.session import Placement, Session
 from service.engine.tiling import Grid, Mosaic
 from training import card, recipes
 from training.__main__ import chosen, parser

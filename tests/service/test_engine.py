@@ -16,7 +16,8 @@ from support import MODELS
 from service.contract.manifest import Manifest, read
 from service.engine import latents
 from service.engine.batching import Batcher, Closed, DeadlinePassed, Job, Outcome, QueueFull
-from service.engine.session import NICENESS, Placement, Session, SessionBroken, SessionError, usable_cores
+from service.engine.cpu import NICENESS, usable_cores
+from service.engine.session import Placement, Session, SessionBroken, SessionError
 from service.engine.workers import Workers
 
 PLACEMENT = Placement("cpu", usable_cores())
@@ -52,6 +53,30 @@ def test_an_embedding_does_not_depend_on_its_batch_mates(model: str) -> None:
     whole = session.run({"images": pictures})["embedding"]
     for number in (1, 2, 3, 7, 31):
         assert np.array_equal(session.run({"images": pictures[:number]})["embedding"], whole[:number])
+
+
+def test_rows_side_by_side_are_the_same_to_the_bit(manifest: Manifest) -> None:
+    graph = manifest.graphs["decoder"]
+    session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", 3))
+    whole = session.run(inputs(10))["images"]
+    assert session.abreast == 1
+    session.spread()
+    assert session.abreast == 3
+    for number in (10, 4, 3, 2, 1):
+        part = session.run({name: array[:number] for name, array in inputs(10).items()})["images"]
+        assert np.array_equal(part, whole[:number])
+    wrong = inputs(10) | {"labels": np.array([0] * 9 + [99], np.int32)}
+    with pytest.raises(Exception, match="out of"):
+        session.run(wrong)
+    assert np.array_equal(session.run(inputs(10))["images"], whole)
+
+
+@pytest.mark.parametrize(("threads", "most"), [(1, 64), (4, 3)])
+def test_rows_are_not_spread_where_no_run_has_one_for_each_thread(manifest: Manifest, threads: int, most: int) -> None:
+    graph = manifest.graphs["decoder"]
+    session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", threads), most)
+    session.spread()
+    assert session.abreast == 1
 
 
 def test_many_requests_at_once_each_get_their_own(session: Session) -> None:
@@ -213,12 +238,28 @@ def test_an_observer_is_told_of_runs_waits_and_cancellations(session: Session) -
     asyncio.run(main())
 
 
+def test_as_many_rows_as_run_side_by_side_share_a_run(manifest: Manifest) -> None:
+    """Although a run of the length that is aimed at would have one."""
+
+    async def main() -> None:
+        graph, watcher = manifest.graphs["decoder"], Watcher()
+        session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", 2))
+        session.spread()
+        batcher = Batcher(session, most=16, limit=100, seconds=1e-9, observer=watcher)
+        await batcher.run(inputs(1))  # before, it is not known how long a row takes
+        await batcher.run(inputs(5))
+        batcher.close()
+        assert watcher.rows == [1, 2, 2, 1]
+
+    asyncio.run(main())
+
+
 class Breaking:
     """A session whose first runs fail as one does that has no memory left."""
 
     def __init__(self, session: Session, times: int) -> None:
         self.session, self.times, self.graph = session, times, session.graph
-        self.provider, self.precision = session.provider, session.precision
+        self.provider, self.precision, self.abreast = session.provider, session.precision, session.abreast
 
     def run(self, given: object) -> dict[str, np.ndarray]:
         self.times -= 1

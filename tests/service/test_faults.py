@@ -276,7 +276,7 @@ class Deaf:
     """A session that goes on whatever it is told."""
 
     def __init__(self, session: Session) -> None:
-        self.graph, self.provider, self.precision = session.graph, session.provider, session.precision
+        self.graph, self.provider, self.precision, self.abreast = session.graph, session.provider, session.precision, session.abreast
         self.free, self.told = threading.Event(), asyncio.Event()
 
     def run(self, given: object) -> dict[str, np.ndarray]:

@@ -11,7 +11,8 @@ from support import MODELS, pixels
 
 from service.contract.manifest import read
 from service.engine import latents
-from service.engine.session import Placement, Session, usable_cores
+from service.engine.cpu import usable_cores
+from service.engine.session import Placement, Session
 
 
 def ask(client: httpx.Client, **body: object) -> dict[str, object]:

@@ -16,7 +16,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -29,6 +29,8 @@ SLOW = "pix2pix-relief-to-satellite"
 QUEUE = 16
 """Pictures that may wait, each of one tile."""
 TIMES = 10
+AT_CAPACITY = 4
+"""Callers who keep it busy."""
 AT_PEAK, MANY = 32, 512
 EACH_SECOND = 20
 FLOOD = 8
@@ -44,68 +46,116 @@ def picture(side: int, kind: str = "PNG") -> bytes:
 
 
 def written(path: str, **content: Any) -> bytes:
-    """A request as it goes over a connection of its own: many of them have to cost the caller little."""
-    request = httpx.Request("POST", f"{URL}{path}", headers={"Connection": "close"}, **content)
+    """A request as it goes over a connection: many of them have to cost the caller little."""
+    request = httpx.Request("POST", f"{URL}{path}", **content)
     head = b"".join(name + b": " + value + b"\r\n" for name, value in request.headers.raw)
     return f"POST {path} HTTP/1.1\r\n".encode() + head + b"\r\n" + request.read()
 
 
-async def timed(request: bytes) -> tuple[int, float]:
-    """The status, and the seconds that the answer took."""
-    began = time.perf_counter()
-    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
-    writer.write(request)
-    answer = await reader.read()
-    writer.close()
-    return int(answer.split(b" ", 2)[1]), time.perf_counter() - began
+class Connection(asyncio.Protocol):
+    """One request after the other over a connection that is kept; nothing of an answer is looked at but its status and its length."""
+
+    transport: asyncio.Transport
+    answered: asyncio.Future[int]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def ask(self, request: bytes) -> asyncio.Future[int]:
+        """Its answer's status, once all of the answer has come."""
+        self.head, self.left = b"", -1
+        self.answered = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self.answered
+
+    def data_received(self, data: bytes) -> None:
+        if self.left < 0:
+            self.head += data
+            head, end, data = self.head.partition(b"\r\n\r\n")
+            if not end:
+                return
+            (length,) = re.findall(rb"(?i)\r\ncontent-length: (\d+)", head)
+            self.left = int(length)
+        self.left -= len(data)
+        if self.left == 0:
+            self.answered.set_result(int(self.head.split(b" ", 2)[1]))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error or EOFError("closed without an answer"))
+
+
+class Callers:
+    """Ask over as many connections as there are requests at a time."""
+
+    def __init__(self) -> None:
+        self._free: list[Connection] = []
+
+    async def timed(self, request: bytes) -> tuple[int, float]:
+        """The status, and the seconds that the answer took."""
+        began = time.perf_counter()
+        self._free = [one for one in self._free if not one.transport.is_closing()]  # the server closes what is long unused
+        if self._free:
+            one = self._free.pop()
+        else:
+            _, one = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", PORT)
+        status = await one.ask(request)
+        took = time.perf_counter() - began
+        self._free.append(one)
+        return status, took
+
+    async def closed_loop(self, request: bytes, callers: int, seconds: float) -> list[tuple[int, float]]:
+        """What so many get who each wait for their answer before they ask again."""
+        found, end = list[tuple[int, float]](), time.perf_counter() + seconds
+
+        async def call() -> None:
+            while time.perf_counter() < end:
+                found.append(await self.timed(request))
+
+        await asyncio.gather(*(call() for _ in range(callers)))
+        return found
+
+    async def open_loop(self, request: bytes, rate: float, seconds: float) -> list[tuple[int, float]]:
+        """What those get who ask at a rate, whether the others were answered or not."""
+        began, tasks = time.perf_counter(), list[asyncio.Task[tuple[int, float]]]()
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            tasks.append(asyncio.create_task(self.timed(request)))
+        return list(await asyncio.gather(*tasks))
 
 
 def told(times: list[float]) -> str:
     return f"median {percentile(times, 50):.1f} ms, p99 {percentile(times, 99):.1f} ms"
 
 
-async def closed_loop(request: bytes, callers: int, seconds: float) -> list[tuple[int, float]]:
-    """What callers get who each wait for their answer before they ask again."""
-    found, end = list[tuple[int, float]](), time.perf_counter() + seconds
-
-    async def call() -> None:
-        while time.perf_counter() < end:
-            found.append(await timed(request))
-
-    await asyncio.gather(*(call() for _ in range(callers)))
-    return found
-
-
-async def open_loop(request: bytes, rate: float, seconds: float) -> list[tuple[int, float]]:
-    """What callers get who ask at a rate, whether the others were answered or not."""
-    began, tasks = time.perf_counter(), list[asyncio.Task[tuple[int, float]]]()
-    for number in range(int(rate * seconds)):
-        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-        tasks.append(asyncio.create_task(timed(request)))
-    return list(await asyncio.gather(*tasks))
-
-
 async def flood(server: Process, seconds: float) -> list[str]:
     """An open loop at ten times the capacity of an operation that takes its time."""
-    request = written("/v1/translate", files={"image": picture(256)}, data={"model": SLOW})
-    alone = statistics.median([(await timed(request))[1] for _ in range(10)])
-    began = time.perf_counter()
-    at_capacity = len(await closed_loop(request, 4, seconds / 4)) / (time.perf_counter() - began)
+    request = written("/v1/translate", files={"image": picture(256, "JPEG")}, data={"model": SLOW})
+    callers = Callers()
+    alone = statistics.median([(await callers.timed(request))[1] for _ in range(10)])
+
+    async def capacity() -> float:
+        began = time.perf_counter()
+        return len(await callers.closed_loop(request, AT_CAPACITY, seconds / 4)) / (time.perf_counter() - began)
+
+    peak = await capacity()
     before = server.resident("VmHWM")
     began = time.perf_counter()
-    found = await open_loop(request, TIMES * at_capacity, seconds)
+    found = await callers.open_loop(request, TIMES * peak, seconds)
     took = time.perf_counter() - began
     most = server.resident("VmHWM")
     await asyncio.sleep(2)
     async with client() as one:
         depth = metric(await metrics(one), "atelier_queue_depth")
-    after = statistics.median([(await timed(request))[1] for _ in range(10)])
+    after = statistics.median([(await callers.timed(request))[1] for _ in range(10)])
+    again = await capacity()
     accepted, refused = ([took for status, took in found if status == wanted] for wanted in (200, 503))
+    rate = len(accepted) / took
     return [
-        f"`/v1/translate` of 256 x 256 ({alone * 1000:.0f} ms alone, {at_capacity:.1f} a second at capacity), asked {TIMES} times as often "
-        f"for {seconds:.0f} s, {QUEUE} pictures may wait: answered {dict(Counter(status for status, _ in found))}, "
-        f"{len(accepted) / took:.1f} accepted a second ({len(accepted) / took / at_capacity:.0%} of capacity)",
-        f"accepted: {told(accepted)}, where a full queue takes {(QUEUE + 1) / at_capacity * 1000:.0f} ms; refused: {told(refused)}",
+        f"`/v1/translate` of 256 x 256 ({alone * 1000:.0f} ms alone, {peak:.1f} a second at capacity before the flood, {again:.1f} after "
+        f"it), asked {TIMES} times as often for {seconds:.0f} s, {QUEUE} pictures may wait: answered "
+        f"{dict(Counter(status for status, _ in found))}, {rate:.1f} accepted a second ({2 * rate / (peak + again):.0%} of capacity)",
+        f"accepted: {told(accepted)}, where a full queue takes {(QUEUE + 1) / rate * 1000:.0f} ms; refused: {told(refused)}",
         f"memory at its most {before:.0f} MB at capacity, {most:.0f} MB in the flood ({most / before - 1:+.1%}); 2 s after it {depth:.0f} "
         f"requests wait, and one takes {after * 1000:.0f} ms",
     ]
@@ -127,9 +177,10 @@ def connections(server: Process, seconds: int) -> list[str]:
 async def starvation(server: Process, seconds: float) -> list[str]:
     """A quick operation at an even rate, alone and while a slow one is asked for without a pause."""
     digit, upload = written("/v1/digits", json={"digits": "7"}), written("/v1/upscale", files={"image": picture(256)})
-    alone = [took for _, took in await open_loop(digit, EACH_SECOND, seconds)]
-    flooding = asyncio.create_task(closed_loop(upload, FLOOD, seconds))
-    beside = await open_loop(digit, EACH_SECOND, seconds)
+    callers = Callers()
+    alone = [took for _, took in await callers.open_loop(digit, EACH_SECOND, seconds)]
+    flooding = asyncio.create_task(callers.closed_loop(upload, FLOOD, seconds))
+    beside = await callers.open_loop(digit, EACH_SECOND, seconds)
     upscaled = await flooding
     assert {status for status, _ in beside} == {200}
     times = [took for _, took in beside]

@@ -267,14 +267,14 @@ def test_a_run_killed_in_mid_epoch_ends_as_an_unbroken_one(tmp_path: Path, recip
     assert [line.rpartition(",")[0] for line in lines[0]] == [line.rpartition(",")[0] for line in lines[1]]
 
 
-@pytest.mark.parametrize("recipe", ["gan", "skip-ganomaly"])
-def test_a_run_on_jax_is_exported_by_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+@pytest.mark.parametrize(("recipe", "steps"), [("gan", 4), ("skip-ganomaly", 3)])
+def test_a_run_on_jax_is_exported_by_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, steps: int) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     result = run(tmp_path, "fit", recipe, "--smoke")
     assert result.returncode == 0, result.stderr
     manifest = read(tmp_path / "runs" / "smoke" / "models" / recipe)
     assert manifest.training.backend == "jax"
-    assert manifest.training.steps == 4
+    assert manifest.training.steps == steps
 
 
 def test_variants_begin_with_their_own_defaults(tmp_path: Path, inside: Inside) -> None:

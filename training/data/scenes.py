@@ -1,7 +1,8 @@
 """Scenes: one to three things of one to three kinds, emoji of one designer, on plain, gradient and photographic backgrounds, 192x192.
 
-What is held out for choices and for figures are pairs of labels that never come together in training, photographs, shades of plain colours
-and directions of gradients; each label by itself comes in all splits. The same scenes are composed every time.
+What is held out for choices and for figures are pairs of different labels that never come together in training, photographs, shades of
+plain colours and directions of gradients; each label comes in all splits, by itself and more than once. The same scenes are composed every
+time.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ class Composer:
                 return labels
 
     def _together(self, first: str, second: str) -> bool:
-        return (first != second or phrases.countable(first)) and split_of(first, second) == self.split
+        return phrases.countable(first) if first == second else split_of(first, second) == self.split
 
     def _sized(self, label: str, number: int, random: np.random.Generator) -> Image.Image:
         picture = self.things[label]
