@@ -1,8 +1,9 @@
 """Context encoder: what a hole in a picture may have held, from what is around it.
 
 Pathak et al. 2016. `improved`: gated convolutions (Yu et al. 2019, section 3.1) with skips and dilation, added to means of what lies
-around (`diffused`), holes of all kinds, R3GAN's relativistic objective (Huang et al. 2024) on patches, a perceptual distance. `chapter`:
-the paper's encoder and decoder through a bottleneck, squared differences and cross-entropy.
+around (`diffused`), holes of all kinds, taught first by differences alone, then also by a perceptual distance and R3GAN's relativistic
+objective (Huang et al. 2024) on patches. `chapter`: the paper's encoder and decoder through a bottleneck, squared differences and
+cross-entropy.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from training.loop import Run, evenly, group_sheet
 from training.losses import binary_cross_entropy, relativistic
 from training.problems import TrainingError
 from training.recipes import About, setting
-from training.step import Step
+from training.step import Step, annealed
 
 TASKS = {"inpaint": {"inpainter": "inpainter"}}
 SMOKE = "drawn-pairs"
@@ -48,6 +49,7 @@ class Config:
     width: int = setting(32, "filters of the first convolutions")
     blocks: int = setting(6, "residual blocks at the narrowest place, each dilated twice as much as the last, up to 8", only="improved")
     latent_dimension: int = setting(512, "numbers that a picture is kept in", only="chapter")
+    pretraining: float = setting(0.5, "share of the steps that are taught by differences alone", least=0, below=1, only="improved")
     learning_rate: float = setting(4e-4, "of Adam, at its highest")
     reconstruction: float = setting(20.0, "weight of differences in holes, over their area", least=0)
     known: float = setting(1.0, "weight of differences outside of holes", least=0, only="improved")
@@ -143,7 +145,7 @@ def _chapter_painter(seen: Any, channels: int, config: Config) -> Any:
 
 
 def train(config: Config, data: Dataset, run: Run) -> keras.Model:
-    """Trains the painter against the discriminator and returns it."""
+    """Trains the painter, by differences and then against the discriminator, and returns it."""
     side, channels = min(config.crop, data.shape[0]), data.shape[2]
     if side % 8 or side < masks.SMALLEST:
         raise TrainingError(f"--crop {side}: it has to be a multiple of 8, and {masks.SMALLEST} at least.")
@@ -153,32 +155,39 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     judge = judges.patch_discriminator(channels + 1, config.width, 3)
     perceptual = judges.Perceptual(side) if config.variant == "improved" and config.perceptual else None
     plan = run.plan(len(pictures), config.batch_size, config.epochs)
-    paint_loss, judge_loss = _losses(paint, judge, perceptual, config)
+    first = int(plan.steps * config.pretraining) if config.variant == "improved" else 0
+    pixel_loss, paint_loss, judge_loss = _losses(paint, judge, perceptual, config)
+    pixel_step = Step(pixel_loss, paint.trainable_variables, annealed(config.learning_rate, max(1, first)), paint.non_trainable_variables)
     frozen = perceptual.variables if perceptual else []
-    moved = translation.adam(config, plan.steps, average=config.variant == "improved")
+    moved = translation.adam(config, plan.steps - first, average=config.variant == "improved")
     paint_step = Step(paint_loss, paint.trainable_variables, moved, [*paint.non_trainable_variables, *judge.variables, *frozen])
-    judged = translation.adam(config, plan.steps)
+    judged = translation.adam(config, plan.steps - first)
     judge_step = Step(judge_loss, judge.trainable_variables, judged, [*judge.non_trainable_variables, *paint.variables])
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         (chosen,) = translation.cropped([pictures[indices]], side, random)
         batch = to_floats(mirrored(chosen, random)), masks.mixed(len(chosen), side, random)[..., None].astype(np.float32)
+        if run.step < first:
+            return pixel_step(*batch)
+        if run.step == first:
+            pixel_step.finish()
         scalars = judge_step(*batch) if config.adversarial else {}
         return scalars | paint_step(*batch, judges.corner(side, random))
 
     whole, holes = _held_out(data, side)
 
     def sheet() -> np.ndarray:
-        with paint_step.averaged():
+        with (pixel_step if run.step <= first else paint_step).averaged():
             made = to_pixels(infer(paint, [to_floats(whole), holes[..., None].astype(np.float32)])[0])
         return _sheet(whole, holes, np.where(holes[..., None], made, whole))
 
-    run.fit(step, plan, variables=[*paint.variables, *judge.variables, *judge_step.variables, *paint_step.variables], sheet=sheet)
+    steps = (pixel_step, judge_step, paint_step)
+    run.fit(step, plan, variables=[*paint.variables, *judge.variables, *(one for step in steps for one in step.variables)], sheet=sheet)
     paint_step.finish()
     return paint
 
 
-def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Config) -> tuple[Any, Any]:
+def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Config) -> tuple[Any, Any, Any]:
     improved = config.variant == "improved"
 
     def filled(pictures: Any, holes: Any) -> tuple[Any, Any]:
@@ -189,14 +198,18 @@ def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Con
     def scores(pictures: Any, holes: Any) -> Any:
         return judge(ops.concatenate([pictures, holes], axis=-1), training=True)
 
+    def differences(made: Any, pictures: Any, holes: Any) -> tuple[Any, dict[str, Any]]:
+        distance = ops.abs(made - pictures) if improved else ops.square(made - pictures)
+        inside = ops.sum(distance * holes) / (ops.sum(holes) * made.shape[-1])
+        value = config.reconstruction * inside
+        return value + config.known * ops.mean(distance * (1.0 - holes)) if improved else value, {"reconstruction": inside}
+
+    def pixel_loss(pictures: Any, holes: Any) -> tuple[Any, dict[str, Any]]:
+        return differences(paint([pictures, holes], training=True), pictures, holes)
+
     def paint_loss(pictures: Any, holes: Any, place: Any) -> tuple[Any, dict[str, Any]]:
         made, whole = filled(pictures, holes)
-        difference = made - pictures
-        distance = ops.abs(difference) if improved else ops.square(difference)
-        inside = ops.sum(distance * holes) / (ops.sum(holes) * made.shape[-1])
-        value, scalars = config.reconstruction * inside, {"reconstruction": inside}
-        if improved:
-            value += config.known * ops.mean(distance * (1.0 - holes))
+        value, scalars = differences(made, pictures, holes)
         if perceptual is not None:
             scalars["perceptual"] = perceptual(whole, pictures, place)
             value += config.perceptual * scalars["perceptual"]
@@ -213,7 +226,7 @@ def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Con
         value = (binary_cross_entropy(scores(pictures, holes), 1.0) + binary_cross_entropy(scores(whole, holes), 0.0)) / 2
         return value, {"discriminator": value}
 
-    return paint_loss, judge_loss
+    return pixel_loss, paint_loss, judge_loss
 
 
 def _held_out(data: Dataset, side: int) -> tuple[np.ndarray, np.ndarray]:
