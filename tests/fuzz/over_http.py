@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        server = watched(Path(place) / "models")
+        server = watched(Path(place) / "models", ATELIER_QUEUE_LIMIT="100000")  # pictures of a great many tiles come beside others
         began, last = time.monotonic(), options.first + options.number
         found = attack(server, range(options.first, min(options.first + FIRST, last)))
         before = server.resident, server.files, server.threads
