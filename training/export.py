@@ -24,7 +24,7 @@ from service.contract import images, manifest
 from service.contract.manifest import Graph, Manifest, Normal, Port, Training, TrainingData
 from training import card, detection, history
 from training.data import Dataset
-from training.graphs import float16, in_order, run_graph
+from training.graphs import float16, in_order, run_graph, unread
 from training.loop import Run, contact_sheet
 from training.problems import TrainingError
 from training.recipes import Recipe
@@ -282,6 +282,8 @@ def _tidy(path: Path) -> None:
     graph.name = path.stem
     model.doc_string = graph.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
+    if missed := unread(graph):
+        raise TrainingError(f"{path.name}: its answers do not depend on {', '.join(missed)}.")
     onnx.save(model, path)
 
 

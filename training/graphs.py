@@ -39,6 +39,12 @@ def run_graph(path: Path, inputs: dict[str, np.ndarray], optimised: bool = True)
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
+def unread(graph: Any) -> list[str]:
+    """The inputs on which nothing depends."""
+    read = {name for node in graph.node for name in node.input}
+    return [port.name for port in graph.input if port.name not in read]
+
+
 def in_order(graph: Any) -> list[Any]:
     """Copies of the nodes, each after those that it needs, found from the outputs backwards."""
     makers = {name: node for node in graph.node for name in node.output}

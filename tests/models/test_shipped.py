@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from support import MODELS, ROOT
@@ -19,6 +20,7 @@ from service.engine.session import Placement, Session
 from service.engine.tiling import Grid, Mosaic
 from training import card, recipes
 from training.__main__ import chosen, parser
+from training.graphs import unread
 
 FOLDERS = sorted(path for path in MODELS.iterdir() if path.is_dir() and not path.name.startswith("."))
 
@@ -57,6 +59,11 @@ def test_graphs_answer_as_keras_did(folder: Path, manifest: Manifest) -> None:
         for key, ours in expected.items():
             difference = np.abs(found[key].astype(np.float64) - ours).max()
             assert difference <= (1 if ours.dtype == np.uint8 else 1e-3 * np.abs(ours).max()), key
+
+
+def test_answers_depend_on_every_input(folder: Path, manifest: Manifest) -> None:
+    for graph in manifest.graphs.values():
+        assert unread(onnx.load(folder / graph.file).graph) == [], graph.file
 
 
 def test_an_answer_does_not_depend_on_what_shares_its_run(folder: Path, manifest: Manifest) -> None:

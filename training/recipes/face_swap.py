@@ -259,9 +259,9 @@ def serving(config: Config, data: Dataset, trained: tuple[keras.Model, list[kera
     pixels, pictures = from_pixels(data.shape[0], data.shape[2])
     labels = keras.Input((), dtype="int32", name="labels")
     kept = shared(pictures, training=False)
-    first, second = (graph_to_pixels(model(kept, training=False)) for model in decoders)
-    chosen = ops.where(ops.reshape(labels, (-1, 1, 1, 1)) == 0, first, second)
-    return {"swapper": serve([pixels, labels], {"swapped": chosen})}
+    first, second = (model(kept, training=False) for model in decoders)
+    chosen = ops.where(ops.equal(ops.reshape(labels, (-1, 1, 1, 1)), 0), first, second)
+    return {"swapper": serve([pixels, labels], {"swapped": graph_to_pixels(chosen)})}
 
 
 def describe(config: Config, data: Dataset) -> dict[str, Any]:
