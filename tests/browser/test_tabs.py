@@ -10,7 +10,7 @@ import re
 import pytest
 from browser.visitor import SCREENSHOTS, Visitor
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from support import encoded
 
 expect.set_options(timeout=20_000)
@@ -217,6 +217,16 @@ def test_upscale(visitor: Visitor) -> None:
         panel(page).locator("input[type=file]").set_input_files(large)
     assert asked.value.json().keys() == {"state", "position", "done", "total"}
     done(page, "600 x 400 became 2400 x 1600")
+
+
+def test_it_is_said_that_something_is_under_way(visitor: Visitor) -> None:
+    page = visitor.open("upscale")
+    held: list[Route] = []
+    page.route("**/v1/upscale", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    example(page, "a fig, 132 x 88")
+    done(page, "Working …")
+    held[0].continue_()
+    done(page, "132 x 88 became 528 x 352")
 
 
 def test_inpaint(visitor: Visitor) -> None:

@@ -24,9 +24,9 @@ export function open(desk, models, catalogue) {
     if (!done || drawing.empty) return;
     const made = await drawn(drawing.canvas, "drawing.png");
     if (drawing.empty) return;
+    if (!picture?.made) suit(model, DRAWN_DIGIT);  // once: whoever then chooses another model goes on with it
     picture = made;
     picker.mark();
-    suit(model, DRAWN_DIGIT);
     run();
   });
   drawing.brush = 22;
