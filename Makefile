@@ -154,6 +154,7 @@ $(BIN)/python:
 
 # One stamp an extra, newer than its pins once they are installed.
 $(VENV)/.%: requirements/%.txt | $(BIN)/python
+	@echo "Installing $< into $(VENV): this takes a while, once."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
 

@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     return _serve(configuration)
 
 
+LOCAL = ("127.0.0.1", "::1", "localhost")
 LOST = 4
 _M_MMAP_THRESHOLD, LARGE = -3, 1_000_000
 """glibc's number of the setting (malloc.h), and from how many bytes on a piece of memory is taken from the system by itself."""
@@ -81,6 +82,12 @@ class _Server(uvicorn.Server):
         app.state.store.draining = True
         super().handle_exit(sig, frame)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host = self.config.host
+        name = "localhost" if host in (*LOCAL, "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        logger.info("open http://%s:%d in a browser", name, self.servers[0].sockets[0].getsockname()[1])
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
@@ -92,7 +99,7 @@ class _Server(uvicorn.Server):
 
 
 def _serve(configuration: Settings) -> int:
-    if not configuration.api_keys and configuration.host not in ("127.0.0.1", "::1", "localhost"):
+    if not configuration.api_keys and configuration.host not in LOCAL:
         logger.warning("listening on %s without keys: anybody who reaches it may call (ATELIER_API_KEYS)", configuration.host)
     app = create_app(configuration)
     if telemetry.wanted():

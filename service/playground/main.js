@@ -2,7 +2,7 @@
 
 import { element } from "./parts/dom.js";
 import { Desk } from "./parts/desk.js";
-import { get, hasKey, onKeyWanted, useKey } from "./parts/requests.js";
+import { get, hasKey, load, onKeyWanted, useKey } from "./parts/requests.js";
 
 const OPERATIONS = [
   ["generate", "Generate", "New pictures out of noise. Take one and turn its numbers, or walk from one picture to another."],
@@ -14,7 +14,7 @@ const OPERATIONS = [
   ["anomaly", "Anomaly", "How far a picture is from the normal ones that a model knows, and where."],
   ["caption", "Caption", "A sentence for a picture, and where the model looked for each word."],
   ["swap", "Swap", "A face drawn again with the looks of another one."],
-  ["embed", "Embed", "Pictures as vectors: near vectors, alike pictures."],
+  ["embed", "Embed", "Pictures as vectors: similar pictures have similar vectors."],
 ];
 
 const notice = document.getElementById("notice");
@@ -39,13 +39,22 @@ class Tab {
 
   async open(catalogue) {
     if (this.desk) return;
-    this.desk = new Desk(this.panel, this.title, this.about);
+    const desk = new Desk(this.panel, this.title, this.about);
+    this.desk = desk;
     if (this.models.length === 0) {
-      this.desk.nothing(`No model of this server serves ${this.task}. It can be tried here once one is in the server's models folder.`);
+      desk.nothing(`No model of this server serves ${this.task}. It can be tried here once one is in the server's models folder.`);
       return;
     }
-    const { open } = await import(`./tabs/${this.task}.js`);
-    open(this.desk, this.models, catalogue);
+    let module;
+    try {
+      await load(`playground/tabs/${this.task}.js`);  // first, as some browsers never import again what once could not be reached
+      module = await import(`./tabs/${this.task}.js`);
+    } catch (problem) {
+      desk.fail(problem);
+      this.desk = undefined;  // it is tried again when the tab is next opened
+      return;
+    }
+    module.open(desk, this.models, catalogue);
   }
 }
 
@@ -89,9 +98,11 @@ function asked() {
 async function start() {
   notice.textContent = "Asking the server for its models …";
   try {
+    let pause = 500;
     while (!(await get("health/ready", [200, 503])).loaded) {
       notice.textContent = "The server is loading its models …";
-      await new Promise((done) => setTimeout(done, 700));
+      await new Promise((done) => setTimeout(done, pause));
+      pause = Math.min(2 * pause, 4000);  // browsers write each 503 on the console
     }
     catalogue = (await get("v1/models")).models;
   } catch (problem) {

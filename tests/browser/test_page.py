@@ -93,6 +93,41 @@ def test_the_code_does_what_the_page_did(visitor: Visitor, tmp_path: Path) -> No
         assert pixels((folder / "upscaled.png").read_bytes()).shape == (352, 528, 3)
 
 
+def test_the_code_saves_pictures(visitor: Visitor, tmp_path: Path) -> None:
+    page = visitor.open("digits")
+    panel = page.locator("[role=tabpanel]:visible")
+    panel.get_by_text("2026 written").wait_for()
+    subprocess.run(["bash", "-c", panel.locator("pre").inner_text()], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    assert pixels((tmp_path / "digits.png").read_bytes()).shape == (28, 4 * 28)
+    (tmp_path / "digits.png").unlink()
+    panel.get_by_role("radio", name="Python").check()
+    subprocess.run([sys.executable, "-c", panel.locator("pre").inner_text()], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    assert pixels((tmp_path / "digits.png").read_bytes()).shape == (28, 4 * 28)
+
+
+def test_a_server_that_is_away_is_tried_again(visitor: Visitor) -> None:
+    page = visitor.open("digits")
+    page.locator(".written img").first.wait_for()
+    panel = page.locator("[role=tabpanel]:visible")
+    visitor.context.set_offline(True)
+    page.get_by_role("tab", name="Caption").click()
+    expect(panel.get_by_role("alert")).to_contain_text("The server cannot be reached.")
+    visitor.context.set_offline(False)
+    page.get_by_role("tab", name="Caption").click()
+    example = panel.get_by_role("button", name="two umbrellas")
+    example.wait_for()
+    visitor.context.set_offline(True)
+    example.click()
+    expect(panel.get_by_role("alert")).to_contain_text("The server cannot be reached.")
+    expect(panel.locator("[aria-pressed=true]")).to_have_count(0)
+    visitor.context.set_offline(False)
+    example.click()
+    expect(panel.locator(".sentence button").first).to_be_visible()
+    expect(panel.locator("[role=alert]")).to_be_empty()
+    assert all("ERR_INTERNET_DISCONNECTED" in wrong for wrong in visitor.wrong), visitor.wrong
+    visitor.wrong.clear()
+
+
 @pytest.mark.few
 def test_an_operation_without_a_model_says_so(start: Start, visit: Visit) -> None:
     small = start(ATELIER_LOAD="cdcgan")

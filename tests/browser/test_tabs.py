@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser.visitor import Visitor
+from browser.visitor import SCREENSHOTS, Visitor
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from support import encoded
 
 expect.set_options(timeout=20_000)
@@ -26,6 +26,11 @@ def example(page: Page, says: str) -> None:
 
 def source(locator: Locator) -> str:
     return locator.get_attribute("src") or ""
+
+
+def chosen(page: Page) -> Locator:
+    """The example that is marked."""
+    return panel(page).locator(".examples [aria-pressed=true]")
 
 
 def done(page: Page, says: str) -> None:
@@ -97,6 +102,10 @@ def test_digits(visitor: Visitor) -> None:
     panel(page).get_by_role("radio", name="Each digit its own").check()
     expect(panel(page).locator("pre")).to_contain_text('"digits": "314"')
     visitor.look("digits")
+    panel(page).get_by_label("Number").fill("")
+    done(page, "Type a number.")
+    expect(panel(page).locator(".written img")).to_have_count(0)
+    expect(panel(page).locator("pre")).to_be_hidden()
 
 
 def test_reconstruct(visitor: Visitor) -> None:
@@ -112,9 +121,16 @@ def test_reconstruct(visitor: Visitor) -> None:
     panel(page).get_by_label("Latent 4", exact=True).fill("-3")
     expect(turned).not_to_have_attribute("src", before)
     visitor.look("reconstruct")
+    example(page, "a bag")
+    done(page, "vae-fashion")
     panel(page).get_by_text("Draw a digit").click()
     draw(page, panel(page).locator(".own canvas"), [(0.5, 0.15), (0.5, 0.85)])
-    done(page, "Mean squared error")
+    expect(panel(page).get_by_label("Model")).to_have_value("vae")
+    expect(chosen(page)).to_have_count(0)
+    expect(panel(page).locator("pre")).to_contain_text("-o reconstructed.png")
+    panel(page).get_by_role("button", name="Clear").click()
+    expect(panel(page).locator(".pair img")).to_have_count(0)
+    expect(panel(page).locator("pre")).to_be_hidden()
 
 
 def draw(page: Page, canvas: Locator, points: list[tuple[float, float]]) -> None:
@@ -140,6 +156,35 @@ def test_translate(visitor: Visitor) -> None:
     expect(panel(page).locator(".compare")).to_have_css("--at", "0%")
     handle.fill("50")
     visitor.look("translate")
+
+
+def test_a_translator_is_offered_its_own_examples_and_keeps_no_others_result(visitor: Visitor) -> None:
+    page = visitor.open("translate")
+    model, code, compared = panel(page).get_by_label("Model"), panel(page).locator("pre"), panel(page).locator(".compare")
+    model.select_option("cyclegan-relief-to-satellite")
+    example(page, "relief of the Rocky Mountains")
+    done(page, "cyclegan-relief-to-satellite")
+    model.select_option("pix2pix-relief-to-satellite")
+    done(page, "pix2pix-relief-to-satellite")
+    expect(chosen(page)).to_have_count(1)
+    for name, says in (
+        ("cyclegan-satellite-to-relief", "the Rocky Mountains from above"),
+        ("cyclegan-google-to-twitter", "a grinning face as Google draws it"),
+        ("cyclegan-twitter-to-google", "a winking face as Twitter draws it"),
+    ):
+        model.select_option(name)
+        done(page, "Choose a picture to begin.")
+        expect(compared).to_have_count(0)
+        expect(code).to_be_hidden()
+        expect(chosen(page)).to_have_count(0)
+        example(page, says)
+        done(page, name)
+        expect(compared).to_be_visible()
+    expect(panel(page).get_by_text("kind twitter (emoji)")).to_be_visible()
+    panel(page).get_by_role("button", name="Draw edges").click()
+    expect(panel(page).locator(".sketching")).to_be_visible()
+    expect(compared).to_have_count(0)
+    expect(code).to_be_hidden()
 
 
 @pytest.mark.few
@@ -174,6 +219,16 @@ def test_upscale(visitor: Visitor) -> None:
     done(page, "600 x 400 became 2400 x 1600")
 
 
+def test_it_is_said_that_something_is_under_way(visitor: Visitor) -> None:
+    page = visitor.open("upscale")
+    held: list[Route] = []
+    page.route("**/v1/upscale", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    example(page, "a fig, 132 x 88")
+    done(page, "Working …")
+    held[0].continue_()
+    done(page, "132 x 88 became 528 x 352")
+
+
 def test_inpaint(visitor: Visitor) -> None:
     page = visitor.open("inpaint")
     example(page, "a fig in a red bowl")
@@ -183,6 +238,7 @@ def test_inpaint(visitor: Visitor) -> None:
     fill.click()
     done(page, "Painted anew")
     expect(panel(page).locator(".compare img").first).to_be_visible()
+    expect(panel(page).locator("pre")).to_contain_text("# save mask.png first: the link below")
     panel(page).get_by_role("button", name="Undo").click()
     expect(fill).to_be_disabled()
     panel(page).get_by_text("Cover a rectangle by numbers").click()
@@ -245,7 +301,7 @@ def test_swap(visitor: Visitor) -> None:
     page = visitor.open("swap")
     example(page, "a grinning face as Google draws it")
     expect(panel(page).get_by_label("As", exact=True)).to_have_value("twitter")
-    done(page, "As twitter")
+    done(page, "As twitter (emoji)")
     visitor.look("swap")
 
 
@@ -261,3 +317,31 @@ def test_embed(visitor: Visitor) -> None:
     done(page, "2 numbers a picture")
     panel(page).get_by_role("button", name="Remove a fig in a red bowl").click()
     expect(cells).to_have_count(9)
+
+
+def test_an_error_goes_with_its_cause(visitor: Visitor) -> None:
+    page = visitor.open("inpaint")
+    alert, stage = panel(page).locator("[role=alert]"), panel(page).locator(".stage")
+    letter = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"Dear model,"}
+    panel(page).locator("input[type=file]").set_input_files(letter)
+    expect(alert).to_contain_text("This browser cannot show the picture")
+    expect(stage).to_have_css("opacity", "0.35")
+    example(page, "a fig in a red bowl")
+    expect(alert).to_be_empty()
+    expect(stage).to_have_css("opacity", "1")
+
+
+@pytest.mark.parametrize(
+    ("tab", "says", "result"),
+    [
+        ("anomaly", "bricks, crumbled in one place", ".verdict"),
+        ("caption", "two umbrellas", ".overlay"),
+        ("upscale", "a fig, 132 x 88", ".compare"),
+    ],
+)
+def test_on_a_phone_the_result_comes_into_view(visitor: Visitor, tab: str, says: str, result: str) -> None:
+    page = visitor.open(tab)
+    page.set_viewport_size({"width": 390, "height": 844})
+    example(page, says)
+    expect(panel(page).locator(result)).to_be_in_viewport(ratio=0.9)
+    page.screenshot(path=SCREENSHOTS / f"{tab}-picked.png")

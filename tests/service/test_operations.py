@@ -377,6 +377,7 @@ def test_the_mark_can_be_switched_off(start: Start) -> None:
 def test_listening_to_all_without_keys_is_warned_of(start: Start) -> None:
     server = start(ATELIER_HOST="0.0.0.0", ATELIER_LOAD="cdcgan")
     assert any("without keys" in line for line in server.log)
+    assert server.said("open http://localhost:")
     quiet = start(ATELIER_HOST="0.0.0.0", ATELIER_API_KEYS="one", ATELIER_LOAD="cdcgan")
     assert not any("without keys" in line for line in quiet.log)
 

@@ -22,10 +22,15 @@ export class Code {
     this.#write();
   }
 
+  hide() {
+    this.root.hidden = true;
+  }
+
   #write() {
-    this.text.textContent = { curl, python }[this.language.value](this.call);
-    this.copied.textContent = "";
     const made = pictures(this.call).filter(([, picture]) => picture.made);
+    const first = made.map(([, { name }]) => `# save ${name} first: the link below\n`);
+    this.text.textContent = first.join("") + { curl, python }[this.language.value](this.call);
+    this.copied.textContent = "";
     for (const link of this.files.children) URL.revokeObjectURL(link.href);
     this.files.replaceChildren(...made.map(([, { name, url }]) => element("a", { href: url, download: name }, `Save ${name}`)));
   }
@@ -52,7 +57,7 @@ const attached = (name) => `@${/[,;"\\]/.test(name) ? `"${name.replace(/["\\]/g,
 
 /** The example pictures are fetched from this server first. */
 function curl(call) {
-  const lines = [`curl -s ${shell(address(call.path))}`];
+  const lines = [`curl -sS --fail-with-body ${shell(address(call.path))}`];
   if (hasKey()) lines.push('-H "Authorization: Bearer $KEY"');
   if (call.accept) lines.push(`-H ${shell(`Accept: ${call.accept}`)}`);
   if (call.json) lines.push("-H 'Content-Type: application/json'", `-d ${shell(JSON.stringify(call.json))}`);
@@ -60,7 +65,7 @@ function curl(call) {
     lines.push(`-F ${shell(`${name}=${value?.blob ? attached(value.name) : value}`)}`);
   }
   lines.push(`-o ${shell(call.saves ?? "answer.json")}`);
-  const examples = pictures(call).filter(([, picture]) => picture.from).map(([, picture]) => `curl -sO ${shell(picture.from)}\n`);
+  const examples = pictures(call).filter(([, picture]) => picture.from).map(([, picture]) => `curl -sSfO ${shell(picture.from)}\n`);
   return examples.join("") + lines.join(" \\\n  ");
 }
 

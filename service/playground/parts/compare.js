@@ -17,7 +17,7 @@ export function compare([before, beforeIs], [after, afterIs], { width, height })
     element("figcaption", {}, element("span", {}, beforeIs), element("span", {}, afterIs)));
   const at = () => {
     figure.style.setProperty("--at", `${handle.value}%`);
-    handle.setAttribute("aria-valuetext", `${Math.round(handle.value)} % ${beforeIs}`);
+    handle.setAttribute("aria-valuetext", `${Math.round(handle.value)}\u00a0% ${beforeIs}`);
   };
   figure.style.setProperty("--proportion", width / height);
   at();

@@ -17,9 +17,8 @@ export class Desk {
     this.status = element("p", { class: "status", role: "status" });
     this.alert = element("div", { class: "problem", role: "alert" });
     this.code = new Code();
-    this.root = element("div", { class: "desk" },
-      this.controls,
-      element("div", { class: "results" }, this.alert, this.stage, this.status, this.code.root));
+    this.results = element("div", { class: "results" }, this.alert, this.stage, this.status, this.code.root);
+    this.root = element("div", { class: "desk" }, this.controls, this.results);
     panel.replaceChildren(element("div", { class: "about" }, element("h2", {}, title), element("p", {}, about)), this.root);
     this.flight = undefined;
     this.newest = undefined;
@@ -34,7 +33,7 @@ export class Desk {
    * Sends a call, one at a time: a newer one ends it. Gives the answer, or nothing where there was none; then the reason has been told.
    *
    * Where the answer is a picture, it has that as `picture`, named as the call `saves` it. `id` is that of the request; `quiet` keeps what
-   * only prepares something else out of the code below.
+   * only prepares something else out of the code below, and what the call has as `code` stands there in place of its own.
    */
   async ask(call, { id, quiet = false } = {}) {
     this.newest = call;
@@ -44,6 +43,8 @@ export class Desk {
       await Promise.race([this.flight.over, ...(left > 0 ? [new Promise((done) => setTimeout(done, left))] : [])]);
       if (this.newest !== call) return undefined;
     }
+    this.mend();
+    this.say("Working …");
     const aborter = new AbortController();
     const sent = send(call, aborter.signal, id).then((answer) => seen(answer, call.saves));
     const flight = { aborter, since: performance.now(), over: sent.then(() => {}, () => {}).then(() => { this.flight = undefined; }) };
@@ -51,9 +52,7 @@ export class Desk {
     this.busy(true);
     try {
       const answer = await sent;
-      this.alert.replaceChildren();
-      this.stage.classList.remove("stale");
-      if (!quiet) this.code.show(call);
+      if (!quiet) this.code.show({ ...call, ...call.code });
       return answer;
     } catch (error) {
       if (error.name !== "AbortError") this.fail(error);
@@ -68,6 +67,22 @@ export class Desk {
   cancel() {
     this.newest = undefined;
     this.flight?.aborter.abort();
+  }
+
+  /** Begins anew: nothing is under way, wrong or to be taken along. What is on the stage is for the tab to remove. */
+  empty(what) {
+    this.cancel();
+    this.mend();
+    this.code.hide();
+    this.say(what);
+  }
+
+  /** Brings the result into view where it is below the controls, as on a narrow page. */
+  bring() {
+    const { top } = this.results.getBoundingClientRect();
+    if (top < this.controls.getBoundingClientRect().bottom) return;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.results.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
   }
 
   busy(is) {
@@ -87,13 +102,19 @@ export class Desk {
     this.saying = setTimeout(() => { this.status.textContent = what; }, PAUSE);
   }
 
+  /** Takes back what was said to be wrong. */
+  mend() {
+    this.alert.replaceChildren();
+    this.stage.classList.remove("stale");
+  }
+
   /** Says what went wrong: all of the fields that are, where it is fields. */
   fail(problem) {
     this.say("");
     this.stage.classList.add("stale");
     const field = ({ place, msg }) => element("li", {}, place ? [element("code", {}, place), ` ${msg}`] : msg);
     const told = problem.errors?.length ? element("ul", {}, problem.errors.map(field)) : element("p", {}, problem.message);
-    const again = problem.retryAfter ? element("p", {}, `Try again in ${problem.retryAfter} s.`) : undefined;
+    const again = problem.retryAfter ? element("p", {}, `Try again in ${problem.retryAfter}\u00a0s.`) : undefined;
     this.alert.replaceChildren(...[element("strong", {}, problem.title ?? "That did not work"), told, again].filter(Boolean));
   }
 }
@@ -104,6 +125,6 @@ async function seen(answer, name) {
 }
 
 function duration(milliseconds) {
-  if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(1)} s`;
-  return milliseconds >= 10 ? `${Math.round(milliseconds)} ms` : `${milliseconds.toFixed(1)} ms`;
+  if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(1)}\u00a0s`;
+  return milliseconds >= 10 ? `${Math.round(milliseconds)}\u00a0ms` : `${milliseconds.toFixed(1)}\u00a0ms`;
 }

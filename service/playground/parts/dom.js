@@ -144,6 +144,13 @@ export function selectField(label, options, onchange, hint) {
   return field;
 }
 
+const KINDS = { google: "google (emoji)", twitter: "twitter (emoji)" };
+
+/** A kind of pictures, and what it is where its name does not say so. */
+export function kind(name) {
+  return KINDS[name] ?? name;
+}
+
 /** The model that is to serve, what it says of itself and, if one wants to know, what it is not good for. */
 export function modelField(models, onchange) {
   let offered = models;
@@ -153,7 +160,8 @@ export function modelField(models, onchange) {
     element("summary", {}, "What it is not good for"), limits);
   field.root.append(more);
   const describe = () => {
-    field.hint.textContent = [field.entry?.title, field.entry?.description].filter(Boolean).join(". ").replaceAll("`", "");
+    const said = [field.entry?.title, field.entry?.description].filter(Boolean).join(". ");
+    field.hint.textContent = said.replace(/`([^`]+)`/g, (_, name) => kind(name));
     more.open = false;
   };
   Object.defineProperty(field, "entry", { get: () => offered.find(({ name }) => name === field.value) });

@@ -2,6 +2,11 @@
 
 const DIGITS = ["vae", "vae-map", "autoencoder"];
 const CLOTHES = ["vae-fashion"];
+const FROM_RELIEF = ["pix2pix-relief-to-satellite", "cyclegan-relief-to-satellite"];
+const FROM_SATELLITE = ["pix2pix-satellite-to-relief", "cyclegan-satellite-to-relief"];
+
+/** A digit that somebody draws: what it is for. */
+export const DRAWN_DIGIT = { models: DIGITS };
 
 const digits = [
   { file: "digit-2.png", says: "a written 2" },
@@ -27,12 +32,26 @@ const photographs = [
   { file: "dandelion.jpg", says: "dandelions in the evening" },
 ];
 
+const googles = [
+  { file: "face-grin-google.png", says: "a grinning face as Google draws it" },
+  { file: "face-sunglasses-google.png", says: "a face with sunglasses as Google draws it" },
+].map((example) => ({ ...example, tiny: true }));
+
+const twitters = [
+  { file: "face-wink-twitter.png", says: "a winking face as Twitter draws it" },
+  { file: "face-party-twitter.png", says: "a partying face as Twitter draws it" },
+].map((example) => ({ ...example, tiny: true }));
+
 export const EXAMPLES = {
   reconstruct: [...digits, ...clothes],
   translate: [
-    { file: "relief-south-china-sea.jpg", says: "relief of the South China Sea", models: ["pix2pix-relief-to-satellite"] },
-    { file: "relief-east-asia.jpg", says: "relief of Indochina and South China", models: ["pix2pix-relief-to-satellite"] },
-    { file: "relief-rocky-mountains.jpg", says: "relief of the Rocky Mountains", models: ["pix2pix-relief-to-satellite"] },
+    { file: "relief-south-china-sea.jpg", says: "relief of the South China Sea", models: FROM_RELIEF },
+    { file: "relief-east-asia.jpg", says: "relief of Indochina and South China", models: FROM_RELIEF },
+    { file: "relief-rocky-mountains.jpg", says: "relief of the Rocky Mountains", models: FROM_RELIEF },
+    { file: "satellite-east-asia.jpg", says: "Indochina and South China from above", models: FROM_SATELLITE },
+    { file: "satellite-rocky-mountains.jpg", says: "the Rocky Mountains from above", models: FROM_SATELLITE },
+    ...googles.map((example) => ({ ...example, models: ["cyclegan-google-to-twitter"] })),
+    ...twitters.map((example) => ({ ...example, models: ["cyclegan-twitter-to-google"] })),
   ],
   upscale: [
     { file: "fig-small.png", says: "a fig, 132 x 88" },
@@ -56,16 +75,11 @@ export const EXAMPLES = {
     { file: "scene-bicycle.jpg", says: "a bicycle before a photographed meadow" },
     { file: "scene-umbrellas.jpg", says: "two umbrellas" },
   ],
-  swap: [
-    { file: "face-grin-google.png", says: "a grinning face as Google draws it" },
-    { file: "face-sunglasses-google.png", says: "a face with sunglasses as Google draws it" },
-    { file: "face-wink-twitter.png", says: "a winking face as Twitter draws it" },
-    { file: "face-party-twitter.png", says: "a partying face as Twitter draws it" },
-  ].map((example) => ({ ...example, tiny: true })),
+  swap: [...googles, ...twitters],
   embed: [...digits, ...clothes, ...photographs],
 };
 
-/** Has a model field choose the model that an example is for. */
+/** Has a model field choose a model that an example is for, unless it has one chosen. */
 export function suit(field, example) {
   if (example?.models && !example.models.includes(field.value)) field.choose(example.models.find((name) => field.offers(name)));
 }

@@ -3,6 +3,9 @@
 import { button, element } from "./dom.js";
 import { png } from "./pictures.js";
 
+/** How code asks for what is generated: as one picture, where the page wants each by itself. */
+export const SHEET = { accept: "image/png", saves: "generated.png" };
+
 /** Sliders that are seen at once; the others are folded away. */
 const SEEN = 16;
 
@@ -60,7 +63,7 @@ export class Latents {
   }
 
   async #draw() {
-    const answer = await this.desk.ask({ path: "v1/generate", json: { model: this.model, latents: [[...this.values]] } });
+    const answer = await this.desk.ask({ path: "v1/generate", json: { model: this.model, latents: [[...this.values]] }, code: SHEET });
     if (!answer) return;
     this.picture.src = png(answer.body.images[0]);
     this.desk.tell("Drawn from the numbers above", answer);

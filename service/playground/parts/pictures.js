@@ -1,7 +1,7 @@
 /** Pictures: chosen, dropped, clicked among the examples, or drawn; and how they are shown. */
 
 import { element, fresh } from "./dom.js";
-import { HOME } from "./requests.js";
+import { HOME, load } from "./requests.js";
 
 /**
  * A picture is `{name, blob, url, width, height}`, with `from` (its address) if it is an example, `made` if this page drew it. Width and
@@ -38,11 +38,12 @@ export async function drawn(canvas, name) {
 /**
  * Where a picture is chosen: examples, a file, or a file dropped on the desk.
  *
- * Examples are `{file, says, models}`; see examples.js. `onpick(picture, example)` is called with each picture chosen.
+ * Examples are `{file, says, models}`; see examples.js. `onpick(picture, example)` is called with each picture chosen; once it is done, the
+ * result is brought into view, unless more pictures are to follow.
  */
 export class Picker {
   constructor(desk, examples, onpick, { many = false, legend = "Picture" } = {}) {
-    this.onpick = onpick;
+    Object.assign(this, { desk, onpick, many });
     const id = fresh("file");
     this.file = element("input", {
       type: "file", id, accept: "image/*,.tif,.tiff,.bmp", multiple: many, onchange: () => this.#take(this.file.files),
@@ -63,31 +64,52 @@ export class Picker {
     });
   }
 
-  /** Shows these examples. */
+  /** Shows these examples; the one that was chosen stays so, if it is among them. */
   offer(examples) {
+    this.examples = examples;
     this.list.hidden = examples.length === 0;
     this.list.replaceChildren(...examples.map((example) => element("button", {
-      type: "button", title: example.says, onclick: (event) => this.#example(example, event.currentTarget),
+      type: "button", title: example.says, onclick: () => this.#example(example),
     }, element("img", { src: from(example), alt: example.says, loading: "lazy", class: example.tiny ? "pixels" : "" }))));
+    this.mark(examples.includes(this.chosen) ? this.chosen : undefined);
   }
 
-  async #example(example, chosen) {
-    this.#mark(chosen);
-    const blob = await (await fetch(from(example))).blob();
-    this.onpick(await pictureOf(blob, example.file, { from: from(example), says: example.says }), example);
+  /** Marks an example as the one that was chosen, or none. */
+  mark(chosen) {
+    this.chosen = chosen;
+    this.examples.forEach((example, index) => this.list.children[index].setAttribute("aria-pressed", example === chosen));
+  }
+
+  async #example(example) {
+    this.mark(example);
+    const blob = await load(path(example)).catch((problem) => this.#failed(problem));
+    if (!blob || (!this.many && this.chosen !== example)) return;
+    await this.#pick(await pictureOf(blob, example.file, { from: from(example), says: example.says }), example);
   }
 
   async #take(files) {
-    this.#mark();
-    for (const file of files) this.onpick(await pictureOf(file, file.name));
-    this.file.value = "";
+    this.mark();
+    const chosen = [...files];
+    this.file.value = "";  // so that the same file can be chosen again
+    for (const file of chosen) await this.#pick(await pictureOf(file, file.name));
   }
 
-  #mark(chosen) {
-    for (const other of this.list.children) other.setAttribute("aria-pressed", other === chosen);
+  async #pick(picture, example) {
+    await this.onpick(picture, example);
+    if (!this.many) this.desk.bring();
+  }
+
+  #failed(problem) {
+    this.mark();
+    this.desk.fail(problem);
+    this.desk.bring();
   }
 }
 
+function path(example) {
+  return `playground/examples/${example.file}`;
+}
+
 function from(example) {
-  return new URL(`playground/examples/${example.file}`, HOME).href;
+  return new URL(path(example), HOME).href;
 }

@@ -53,6 +53,13 @@ export async function send(call, signal, id) {
   return { body: read, headers: response.headers, milliseconds: performance.now() - begun };
 }
 
+/** A file of the page's own, as a Blob. */
+export async function load(path) {
+  const response = await reach(path);
+  if (!response.ok) throw await refusal(response);
+  return response.blob();
+}
+
 /** What there is at a path, as an object; answers of other statuses than these are problems. */
 export async function get(path, statuses = [200]) {
   const response = await reach(path, { headers: key ? { Authorization: `Bearer ${key}` } : {} });

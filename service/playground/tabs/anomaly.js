@@ -15,25 +15,25 @@ export function open(desk, models) {
   const picker = new Picker(desk, examplesFor("anomaly", models), (chosen, example) => {
     picture = chosen;
     suit(model, example);
-    run();
+    return run();
   });
   const number = (value) => value.toPrecision(3);
   const threshold = sliderField("Threshold", { min: 0, max: 1, step: "any", value: 0, shown: number }, () => judge(),
-    "The red line is the score. A threshold below it makes the picture anomalous.");
+    "The line is the score. A threshold below it makes the picture anomalous.");
   const score = element("span", { class: "mark" });
   const scale = element("div", { class: "scale" });
   threshold.control.replaceWith(scale);
   scale.append(threshold.control, score);
   const reset = button("The model's own", () => { threshold.value = found.threshold; judge(); });
   threshold.root.append(reset);
-  const opacity = sliderField("Heatmap", { min: 0, max: 100, step: 1, value: 75, shown: (value) => `${value} %` },
+  const opacity = sliderField("Heatmap", { min: 0, max: 100, step: 1, value: 75, shown: (value) => `${value}\u00a0%` },
     () => overlay.style.setProperty("--opacity", opacity.value / 100));
   const boxes = element("input", {
     type: "checkbox", checked: true, id: "anomaly-boxes", onchange: () => overlay.classList.toggle("bare", !boxes.checked),
   });
   const looks = element("div", { class: "looks", hidden: true }, threshold.root, opacity.root,
     element("div", { class: "check" }, boxes, element("label", { htmlFor: boxes.id }, "Boxes around what is above the pixel threshold")));
-  desk.controls.append(model.root, picker.root, looks);
+  desk.controls.append(model.root, picker.root);
 
   const badge = element("strong", { role: "status" });
   const why = element("p");
@@ -41,7 +41,7 @@ export function open(desk, models) {
   const overlay = element("div", { class: "overlay" });
   const regions = element("div");
   const normal = element("div");
-  desk.stage.append(verdict, overlay, regions, normal);
+  desk.stage.append(verdict, element("div", { class: "seen" }, overlay, looks), regions, normal);
   let picture;
   let found;
   desk.say("Choose a picture to begin.");
@@ -72,7 +72,7 @@ export function open(desk, models) {
     verdict.classList.toggle("anomalous", anomalous);
     const against = own ? "the model's threshold" : "the threshold";
     why.textContent = `The score ${number(found.score)} is ${anomalous ? "above" : "not above"} ${against} of ${number(limit)}; `
-      + `it is higher than that of ${Math.round(found.percentile)} % of the normal pictures that were held out.`;
+      + `it is higher than that of ${Math.round(found.percentile)}\u00a0% of the normal pictures that were held out.`;
     desk.code.show(own ? found.call : { ...found.call, form: { ...found.call.form, threshold: number(limit) } });
     reset.disabled = own;
   }
@@ -117,7 +117,7 @@ function outlined({ x, y, width, height }, whole, high) {
 }
 
 function table(regions, number) {
-  const head = ["Left", "Top", "Width", "Height", "Largest error"];
+  const head = ["Left", "Top", "Width", "Height", "Largest deviation"];
   return element("table", {},
     element("caption", {}, `${regions.length === 1 ? "One place" : `${regions.length} places`} above the pixel threshold`),
     element("thead", {}, element("tr", {}, head.map((name) => element("th", { scope: "col" }, name)))),

@@ -9,7 +9,7 @@ const DARK = 0.82;
 
 export function open(desk, models) {
   const model = modelField(models, () => run());
-  const picker = new Picker(desk, examplesFor("caption", models), (chosen) => { picture = chosen; run(); });
+  const picker = new Picker(desk, examplesFor("caption", models), (chosen) => { picture = chosen; return run(); });
   const ways = [["beam", "Beam search"], ["greedy", "Greedy"], ["sample", "Sample"]];
   const decoding = choiceField("Decoding", ways, () => { offer(); run(); });
   const meaning = element("p", { class: "hint" });
@@ -33,7 +33,7 @@ export function open(desk, models) {
 
   function offer() {
     meaning.textContent = {
-      beam: "The likeliest sentence that a search finds.",
+      beam: "The best sentence that a search finds: likely, for its length.",
       greedy: "The likeliest word each time.",
       sample: "Words drawn by chance.",
     }[decoding.value];
@@ -52,10 +52,14 @@ export function open(desk, models) {
     seen.replaceChildren(element("img", { src: picture.url, alt: "The picture", width: picture.width, height: picture.height }), look);
     rest();
     sentence.replaceChildren(...words.flatMap((word, index) => [index ? " " : undefined, spoken(word)].filter(Boolean)));
-    about.textContent = words.length ? "Point at a word, or move to it by Tab, to see where the model looked for it." : "";
+    about.textContent = words.length ? "Point at or tap a word, or move to it by Tab, to see where the model looked for it." : "";
     const less = alternatives.map((other) => element("li", {}, other.caption || "(nothing)", " ",
       element("span", { class: "hint" }, percent(other.log_probability))));
-    others.replaceChildren(...(less.length ? [element("h3", {}, "It also thought of"), element("ul", { class: "others" }, less)] : []));
+    others.replaceChildren(...(less.length ? [
+      element("h3", {}, "It also thought of"),
+      element("ul", { class: "others" }, less),
+      element("p", { class: "hint" }, "The best is that which is likeliest for its length, so others may be likelier as a whole."),
+    ] : []));
     desk.tell(`“${caption}”, ${percent(whole)}; ${percent(mean)} a word`, answer);
   }
 
@@ -64,6 +68,7 @@ export function open(desk, models) {
     return element("button", {
       type: "button", class: "word", title: about, "aria-label": `${word.word}: ${about}`,
       onpointerenter: () => light(word.attention), onpointerleave: rest, onfocus: () => light(word.attention), onblur: rest,
+      onclick: () => light(word.attention),
     }, word.word);
   }
 
@@ -95,5 +100,5 @@ function place(attention) {
 }
 
 function percent(logarithm) {
-  return `${Math.round(100 * Math.exp(logarithm))} %`;
+  return `${Math.round(100 * Math.exp(logarithm))}\u00a0%`;
 }

@@ -88,7 +88,7 @@ function thumbnail(picture) {
 /** What the model takes a picture for, where it says so. */
 function labelled({ answer }) {
   const [likeliest] = answer.labels ?? [];
-  return likeliest && element("span", { class: "hint" }, `${likeliest.label}, ${Math.round(100 * likeliest.probability)} %`);
+  return likeliest && element("span", { class: "hint" }, `${likeliest.label}, ${Math.round(100 * likeliest.probability)}\u00a0%`);
 }
 
 function cell(similarity) {

@@ -1,7 +1,7 @@
 /** Generate: pictures out of noise, on the way between two, or at a place of a map; and the latents of any of them. */
 
 import { choiceField, element, modelField, numberField, seedField, sliderField, truncationField } from "../parts/dom.js";
-import { Latents } from "../parts/latents.js";
+import { Latents, SHEET } from "../parts/latents.js";
 import { LatentMap } from "../parts/map.js";
 import { png } from "../parts/pictures.js";
 
@@ -43,7 +43,7 @@ export function open(desk, models) {
     const json = way.value === "samples"
       ? { model: model.value, n: number.value, seed: seed.value, truncation: truncation.value }
       : { model: model.value, between: [first.value, last.value], steps: steps.value, truncation: truncation.value };
-    const answer = await desk.ask({ path: "v1/generate", json });
+    const answer = await desk.ask({ path: "v1/generate", json, code: SHEET });
     if (!answer) return;
     latents.close();
     const { images, latents: from } = answer.body;
@@ -84,7 +84,7 @@ export function open(desk, models) {
   }
 
   async function at(values) {
-    const answer = await desk.ask({ path: "v1/generate", json: { model: model.value, latents: [values] } });
+    const answer = await desk.ask({ path: "v1/generate", json: { model: model.value, latents: [values] }, code: SHEET });
     if (!answer) return;
     place.src = png(answer.body.images[0]);
     desk.tell(`Drawn at ${values.map((value) => value.toFixed(2)).join(", ")}`, answer);

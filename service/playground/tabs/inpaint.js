@@ -9,7 +9,8 @@ import { drawn, Picker, saved } from "../parts/pictures.js";
 export function open(desk, models) {
   const model = modelField(models, () => {});
   const picker = new Picker(desk, examplesFor("inpaint", models), (chosen) => begin(chosen));
-  const brush = sliderField("Brush", { min: 1, max: 25, step: 1, value: 8, shown: (value) => `${value} % of the width` }, () => size());
+  const share = (value) => `${value}\u00a0% of the width`;
+  const brush = sliderField("Brush", { min: 1, max: 25, step: 1, value: 8, shown: share }, () => size());
   const corner = { min: 0, max: 99999, value: 0 };
   const box = {
     x: numberField("Left", corner, () => {}), y: numberField("Top", corner, () => {}),
@@ -54,7 +55,7 @@ export function open(desk, models) {
     add.disabled = false;
     result.replaceChildren();
     changed();
-    desk.say("");
+    desk.empty("");
   }
 
   function size() {

@@ -1,7 +1,7 @@
 /** Swap: a face as another identity would wear it. */
 
 import { compare } from "../parts/compare.js";
-import { element, modelField, selectField } from "../parts/dom.js";
+import { element, kind, modelField, selectField } from "../parts/dom.js";
 import { examplesFor } from "../parts/examples.js";
 import { Picker, saved } from "../parts/pictures.js";
 
@@ -12,7 +12,7 @@ export function open(desk, models) {
     picture = chosen;
     const other = example && model.entry.classes.find((name) => !example.file.includes(name));
     if (other) identity.value = other;
-    run();
+    return run();
   }, { legend: "Face" });
   desk.controls.append(model.root, picker.root, identity.root);
   const result = element("div");
@@ -22,7 +22,7 @@ export function open(desk, models) {
   desk.say("Choose a picture to begin.");
 
   function offer() {
-    identity.offer(model.entry.classes.map((name) => [name, name]));
+    identity.offer(model.entry.classes.map((name) => [name, kind(name)]));
   }
 
   async function run() {
@@ -31,8 +31,9 @@ export function open(desk, models) {
     const answer = await desk.ask({ path: "v1/swap", form, saves: "swapped.png" });
     if (!answer) return;
     const made = answer.picture;
-    result.replaceChildren(compare([picture.url, "The picture"], [made.url, `As ${identity.value}`], made),
+    const as = `As ${kind(form.identity)}`;
+    result.replaceChildren(compare([picture.url, "The picture"], [made.url, as], made),
       saved(made, "It says in its metadata that a model made it."));
-    desk.tell(`As ${identity.value}`, answer);
+    desk.tell(as, answer);
   }
 }

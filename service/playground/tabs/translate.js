@@ -3,7 +3,7 @@
 import { compare } from "../parts/compare.js";
 import { button, element, modelField } from "../parts/dom.js";
 import { Drawing } from "../parts/drawing.js";
-import { examplesFor, suit } from "../parts/examples.js";
+import { examplesFor } from "../parts/examples.js";
 import { drawn, Picker, saved, shown } from "../parts/pictures.js";
 import { SKETCHES } from "../parts/sketches.js";
 
@@ -16,13 +16,16 @@ const EVERY = 100;
 export function open(desk, models) {
   const fromEdges = (name) => name.includes("edges-to-");
   const sketchers = models.filter(({ name }) => fromEdges(name));
-  const model = modelField(models, () => change());
-  const picker = new Picker(desk, examplesFor("translate", models), (chosen, example) => {
-    picture = chosen;
-    suit(model, example);
-    change();
+  const model = modelField(models, () => another());
+  const examples = () => examplesFor("translate", [model.entry]);
+  const picker = new Picker(desk, examples(), (chosen) => { picture = chosen; return change(); });
+  const draw = button("Draw edges", () => {
+    if (!fromEdges(model.value)) model.choose(sketchers[0].name);
+    picture = undefined;
+    picker.mark();
+    another();
+    desk.bring();
   });
-  const draw = button("Draw edges", () => { model.choose(sketchers[0].name); picture = undefined; change(); });
   if (sketchers.length) picker.root.append(draw);
 
   const paper = { width: SIDE, height: SIDE, colour: "black", background: "white", label: "Drawing of edges" };
@@ -30,12 +33,11 @@ export function open(desk, models) {
   const drawing = new Drawing(paper, async (done) => {
     undo.disabled = clear.disabled = drawing.empty;
     if (drawing.empty) {
-      desk.cancel();
-      desk.say("");
       result.replaceChildren(waiting);
+      desk.empty("");
     } else if (done || performance.now() - seen > EVERY) {
       seen = performance.now();
-      sketch(await drawn(drawing.canvas, "drawing.png"));
+      sketch();
     }
   });
   drawing.brush = PEN;
@@ -44,6 +46,7 @@ export function open(desk, models) {
   const begun = Object.entries(SKETCHES).map(([name, strokes]) => button(name, () => {
     drawing.clear();
     drawing.add(...strokes.map((points) => ({ points: points.map(([x, y]) => [x * SIDE, y * SIDE]), brush: PEN })));
+    desk.bring();
   }));
   const begin = element("fieldset", { class: "picker" },
     element("legend", {}, "A drawing to begin with"), element("div", { class: "tools" }, begun));
@@ -57,14 +60,23 @@ export function open(desk, models) {
   desk.stage.append(sketching, translated);
   let picture;
 
+  /** Another model: an example that is not for it goes. */
+  function another() {
+    if (picker.chosen && !examples().includes(picker.chosen)) picture = undefined;
+    picker.offer(examples());
+    change();
+  }
+
+  /** Another model or picture: what was made with the one before goes. */
   function change() {
     const blank = fromEdges(model.value) && !picture;
     sketching.hidden = begin.hidden = !blank;
-    translated.hidden = blank;
     draw.hidden = blank;
-    if (picture) run();
-    else if (!blank) desk.say("Choose a picture to begin.");
-    else desk.say("");
+    result.replaceChildren(waiting);
+    translated.replaceChildren();
+    desk.empty(picture || blank ? "" : "Choose a picture to begin.");
+    if (picture) return run();
+    return blank && !drawing.empty ? sketch() : undefined;
   }
 
   async function run() {
@@ -75,9 +87,11 @@ export function open(desk, models) {
     desk.tell(`${made.width} x ${made.height}`, answer);
   }
 
-  async function sketch(image) {
+  async function sketch() {
+    const image = await drawn(drawing.canvas, "drawing.png");
+    if (drawing.empty || sketching.hidden) return;
     const answer = await desk.ask({ path: "v1/translate", form: { image, model: model.value }, saves: "translated.png" });
-    if (!answer || drawing.empty) return;
+    if (!answer) return;
     URL.revokeObjectURL(result.querySelector("img")?.src);
     result.replaceChildren(shown(answer.picture, "What the model makes of the drawing"));
     desk.tell("Your drawing", answer);

@@ -9,7 +9,7 @@ import { requestId } from "../parts/requests.js";
 
 export function open(desk, models) {
   const model = modelField(models, () => run());
-  const picker = new Picker(desk, examplesFor("upscale", models), (chosen) => { picture = chosen; run(); });
+  const picker = new Picker(desk, examplesFor("upscale", models), (chosen) => { picture = chosen; return run(); });
   desk.controls.append(model.root, picker.root);
   const progress = new Progress();
   const result = element("div");
