@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from service.contract.manifest import ManifestError
 from training.problems import TrainingError
 
-MODELS = Path("models")
+MODELS, DATA = Path("models"), "mnist"
 DEFAULT_FOR = "tasks that use this model by default; given without any, none (default: those of the model that it replaces)"
 FLOAT16 = "write variants in half precision too, for servers with a GPU, where their answers are nearly those of float32"
 CLASSIFIED = ("mnist", "fashion")
@@ -48,7 +48,9 @@ def _fit(options: argparse.Namespace) -> int:
     config = chosen(options, recipe)
     if options.smoke:
         config |= {"batch_size": min(config["batch_size"], SMOKE_BATCH)} if "batch_size" in config else {}
-    source = getattr(recipe, "SMOKE", "drawn") if options.smoke else options.data
+    if options.smoke and options.data:
+        raise TrainingError("--smoke draws its own pictures: leave --data out, or --smoke.")
+    source = getattr(recipe, "SMOKE", "drawn") if options.smoke else options.data or DATA
     if options.paired:
         if not source.startswith("folder:"):
             raise TrainingError(f"--paired goes with --data folder:PATH, not with {source}.")
@@ -308,7 +310,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
             continue
         recipe = find(name)
         command = fit.add_parser(name, help="", description=recipe.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        _add_data(command)
+        _add_data(command, None, DATA)
         _add_size(command, getattr(recipe, "IMAGE_SIZE", 64))
         command.add_argument("--out", type=Path, metavar="FOLDER", help=f"model folder to write (default: models/{name})")
         command.add_argument("--default-for", nargs="*", metavar="TASK", help=DEFAULT_FOR)
@@ -318,7 +320,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
         command.add_argument(
             "--checkpoint-seconds", type=_number(float), default=120.0, metavar="N", help="between checkpoints (default: 120)"
         )
-        command.add_argument("--smoke", action="store_true", help="a few steps on drawn digits, then export and checks")
+        command.add_argument("--smoke", action="store_true", help="a few steps on drawn pictures, without --data, then export and checks")
         _add_config(command, recipe)
         command.set_defaults(run=_fit)
 
@@ -402,8 +404,8 @@ def _number(kind: type, least: float | None = None, below: float | None = None) 
     return parse
 
 
-def _add_data(command: argparse.ArgumentParser, default: str | None = "mnist") -> None:
-    told = default or "what the model was trained on"
+def _add_data(command: argparse.ArgumentParser, default: str | None = DATA, told: str = "what the model was trained on") -> None:
+    told = default or told
     command.add_argument("--data", default=default, metavar="SOURCE", help=f"mnist, fashion, NAME:PATH, folder:PATH (default: {told})")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from training import captions
-from training.data import Dataset, Split
+from training import captions, metrics
+from training.data import Dataset, Split, drawn
 from training.data.captions import cleaned
 from training.problems import TrainingError
 from training.served import Served
@@ -32,6 +32,8 @@ Answers = list[dict[str, Any]]
 async def measure_caption(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
     """What is said of the test pictures by beam search, word by word and by chance, and of pictures that show nothing known.
 
+    CIDEr-D weighs words by how few of several pictures they are said of: of one picture it is no figure.
+
     Raises:
         TrainingError: the data has no captions.
     """
@@ -41,16 +43,17 @@ async def measure_caption(model: Served, data: Dataset, folder: Path) -> tuple[F
     beam = await model.shown("caption", test.images, attention="true")
     greedy = await model.shown("caption", test.images, decoding="greedy")
     some = test.images[:SAMPLED]
-    drawn = [await model.shown("caption", some, decoding="sample", seed=str(seed)) for seed in SEEDS]
+    sampled = [await model.shown("caption", some, decoding="sample", seed=str(seed)) for seed in SEEDS]
     again = await model.shown("caption", some, decoding="sample", seed=str(SEEDS[0]))
-    if said(again) != said(drawn[0]):
+    if said(again) != said(sampled[0]):
         raise TrainingError(f"{model.model} does not say the same again with the same seed.")
     references = [[cleaned(sentence) for sentence in sentences] for sentences in test.captions]
     figures = _against_references([cleaned(sentence) for sentence in said(beam)], references)
-    figures["caption_greedy_cider_d"] = captions.cider_d([cleaned(sentence) for sentence in said(greedy)], references), None, None
+    if len(test) > 1:
+        figures["caption_greedy_cider_d"] = captions.cider_d([cleaned(sentence) for sentence in said(greedy)], references), None, None
     figures["caption_distinct"] = captions.distinct(said(beam)), None, None
     figures["caption_sampled_distinct"] = (
-        float(np.mean([len(set(sentences)) for sentences in zip(*map(said, drawn), strict=True)])),
+        float(np.mean([len(set(sentences)) for sentences in zip(*map(said, sampled), strict=True)])),
         None,
         None,
     )
@@ -71,9 +74,10 @@ def _against_references(sentences: list[str], references: list[list[str]]) -> Fi
     figures: Figures = {name: (value, None, None) for name, value in zip(names, captions.bleu(sentences, references), strict=True)}
     figures["caption_rouge_l"] = captions.rouge_l(sentences, references), None, None
     figures["caption_word_recall"] = captions.word_recall(sentences, references), None, None
-    agreement = captions.agreement(references)
-    beside = (agreement, "one reference against the others") if agreement else (None, None)
-    figures["caption_cider_d"] = captions.cider_d(sentences, references), *beside
+    if len(references) > 1:
+        agreement = captions.agreement(references)
+        beside = (agreement, "one reference against the others") if agreement else (None, None)
+        figures["caption_cider_d"] = captions.cider_d(sentences, references), *beside
     return figures
 
 
@@ -93,22 +97,42 @@ def _against_objects(answers: Answers, split: Split, side: int) -> Figures:
 
 def _by_chance(split: Split, side: int) -> float:
     """The share of a picture that the boxes of one of its labels cover, on average: what pointing anywhere would hit."""
-    shares = [thing.box[2] * thing.box[3] / side**2 for things in split.objects for thing in things]
+    shares = []
+    for things in split.objects:
+        for label in {thing.label for thing in things}:
+            covered = np.zeros((side, side), bool)
+            for left, top, width, height in (thing.box for thing in things if thing.label == label):
+                covered[top : top + height, left : left + width] = True
+            shares.append(covered.mean())
     return float(np.mean(shares))
 
 
 async def _unknown(model: Served, answers: Answers, data: Dataset) -> Figures:
-    """How sure the model is of a grey, a white and a noisy picture and of a drawn digit, the surest of these, beside the hundredth of the
-    test pictures of which it is least sure."""
+    """How sure the model is of what it does not know.
+
+    Of a grey, a white and a noisy picture and of a drawn digit, the surest of these, beside the hundredth of the test pictures of which
+    it is least sure; and how well that tells test pictures from digits and, where the data has some, from photographs without things.
+    """
     height, width, _ = data.shape
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     digit = Image.new("RGB", (width, height))
     font = ImageFont.load_default(height * 0.8)
     ImageDraw.Draw(digit).text((width / 2, height / 2), "7", fill="white", font=font, anchor="mm")
     pictures = np.stack([np.full_like(noise, 128), np.full_like(noise, 255), noise, np.asarray(digit)])
-    surest = max(float(answer["mean_log_probability"]) for answer in await model.shown("caption", pictures))
-    usual = float(np.quantile([answer["mean_log_probability"] for answer in answers], LEAST))
-    return {"caption_unknown_log_probability": (surest, usual, "the 1st percentile of test pictures")}
+    surest, known = _sureness(await model.shown("caption", pictures)).max(), _sureness(answers)
+    figures: Figures = {
+        "caption_unknown_log_probability": (float(surest), float(np.quantile(known, LEAST)), "the 1st percentile of test pictures")
+    }
+    digits = _sureness(await model.shown("caption", drawn.load().test.images))
+    figures["caption_digits_auroc"] = metrics.auroc(digits, known), None, None
+    if data.empty is not None:
+        empty = _sureness(await model.shown("caption", data.empty))
+        figures["caption_photographs_auroc"] = metrics.auroc(empty, known), None, None
+    return figures
+
+
+def _sureness(answers: Answers) -> np.ndarray:
+    return np.array([answer["mean_log_probability"] for answer in answers])
 
 
 def _sheet(answers: Answers, split: Split, path: Path) -> None:

@@ -180,7 +180,7 @@ def relation_figures(captions: Sequence[str], objects: Scenes) -> tuple[float, f
 
 
 def pointing_game(captions: Sequence[Sequence[str]], maps: Sequence[np.ndarray], objects: Scenes, side: int) -> float:
-    """The share of words naming a thing of the picture at whose attention is highest within a box of it (Zhang et al. 2016, section 4).
+    """The share of words naming a thing of the picture whose attention is highest within a box of it (Zhang et al. 2016, section 4).
 
     Args:
         captions: the words of each.

@@ -66,6 +66,8 @@ MEANING = {
     "caption_relations_stated": "captions with two or more things of the picture that state a relation, share",
     "caption_pointing_game": "↑ words for things at which the model looked at one of these most, share",
     "caption_unknown_log_probability": "↓ mean log-probability of a grey, a white, a noisy picture and a digit; of the surest",
+    "caption_digits_auroc": "↑ AUROC of the mean log-probability: test pictures against drawn digits (chance: 0.5)",
+    "caption_photographs_auroc": "↑ AUROC of the mean log-probability: test pictures against photographs without things (chance: 0.5)",
     "upscale_psnr": "↑ PSNR of the brightness to the truth, 4 pixels at the edges left out, dB",
     "upscale_feature_distance": "↓ distance to the truth on the maps of EfficientNet-Lite1, which is in no loss",
     "upscale_jpeg_psnr": "↑ the same PSNR where the small picture was uploaded as JPEG of quality 60, dB",

@@ -34,7 +34,7 @@ class Job:
         source: of the data, as `--data` names it.
         image_size, channels: at which a folder's pictures are read.
         config: the fields of the recipe's Config.
-        smoke: a few steps on drawn digits rather than a training.
+        smoke: a few steps on drawn pictures rather than a training.
         precision: what steps multiply in (`step.computed_in`).
     """
 

@@ -20,6 +20,12 @@ SPECIAL = ("<end>", "<start>", "<unknown>")
 END, START = 0, 1
 NEVER_SAID = (1, 2)
 
+
+def unsayable(first: bool) -> list[int]:
+    """The words that may not come next in a sentence: those that are never said and, where nothing was said yet, its end."""
+    return [*NEVER_SAID, END] if first else [*NEVER_SAID]
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -226,6 +232,8 @@ class Manifest(Part):
                 raise ValueError(f"a graph gives probabilities of {port.item}, but there are {len(self.classes)} classes")
         if self.vocabulary and (self.vocabulary[: len(SPECIAL)] != SPECIAL or len(set(self.vocabulary)) < len(self.vocabulary)):
             raise ValueError(f"the vocabulary does not begin with {', '.join(SPECIAL)}, or has a word twice")
+        if self.vocabulary == SPECIAL:
+            raise ValueError(f"the vocabulary has no words beside {', '.join(SPECIAL)}")
         for port in (port for graph in graphs for port in graph.outputs if port.name == "log_probabilities"):
             if port.item != (len(self.vocabulary),):
                 raise ValueError(f"a graph gives log_probabilities of {port.item}, but the vocabulary has {len(self.vocabulary)} words")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.contract.manifest import Manifest, ManifestError, Metric, read, write
+from service.contract.manifest import SPECIAL, Manifest, ManifestError, Metric, read, write
 
 IMAGES = {"name": "images", "dtype": "uint8", "shape": ["batch", 28, 28, 1]}
 NOISE = {"name": "noise", "dtype": "float32", "shape": ["batch", 4, 4]}
@@ -50,6 +50,13 @@ def valid() -> dict[str, Any]:
 
 def parsed(**changes: Any) -> Manifest:
     return Manifest.model_validate_json(json.dumps(valid() | changes))
+
+
+def test_a_vocabulary_begins_with_the_special_words_and_has_others() -> None:
+    assert parsed(vocabulary=[*SPECIAL, "a"]).vocabulary[-1] == "a"
+    for vocabulary, said in (([*SPECIAL], "no words beside"), (["a", *SPECIAL], "does not begin with"), ([*SPECIAL, "a", "a"], "twice")):
+        with pytest.raises(ValidationError, match=said):
+            parsed(vocabulary=vocabulary)
 
 
 def test_written_and_read_again_it_is_the_same(tmp_path: Path) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
-from training import captions
-from training.data import Thing
+from service.contract.manifest import END, SPECIAL, Fit
+from training import captioning, captions
+from training.data import Dataset, Split, Thing
+from training.problems import TrainingError
+from training.recipes import show_attend_tell
 from training.recipes.show_attend_tell import mark
 
 CAPTIONED = [
@@ -140,3 +149,73 @@ def test_words_are_to_be_looked_for_where_the_things_lie_that_they_name() -> Non
     mark(places, "a red apple and two zebras on blue", [Thing("zebra", (0, 0, 48, 48)), Thing("zebra", (144, 100, 40, 20))], 192)
     assert places[5].tolist() == [[1, 0, 0, 0], [0] * 4, [0, 0, 0, 1], [0] * 4]
     assert places.sum() == 2  # no apple is there, and the other words name nothing
+
+
+def test_sentences_end_only_where_they_do() -> None:
+    words = (*SPECIAL, "a", "cat", "dog")
+    found = show_attend_tell.numbered(["a cat", "a cat a dog", "a cat a dog a", "a zebra a cat a dog"], words, 4)
+    assert found.tolist() == [[3, 4, END, END, END], [3, 4, 3, 5, END], [3, 4, 3, 5, 3], [3, 2, 3, 4, 3]]
+
+
+def told(*sentences: str) -> Dataset:
+    """A picture for each sentence."""
+    split = Split(
+        np.zeros((len(sentences), 8, 8, 3), np.uint8), np.zeros(len(sentences), np.int32), captions=tuple((s,) for s in sentences)
+    )
+    return Dataset("told", "told", split, split, split, Fit(height=8, width=8, channels=3, mode="stretch"), "told", "none", "told")
+
+
+def test_words_that_are_often_used_are_learned() -> None:
+    data, config = told("a cat", "a dog", "a cat, asleep"), show_attend_tell.Config(fewest=2)
+    assert show_attend_tell.vocabulary(data, config) == (*SPECIAL, "a", "cat")
+    assert show_attend_tell.vocabulary(data, dataclasses.replace(config, words=1)) == (*SPECIAL, "a")
+    with pytest.raises(TrainingError, match="no word is used 4 times: lower --fewest"):
+        show_attend_tell.vocabulary(data, dataclasses.replace(config, fewest=4))
+
+
+def test_samples_say_what_the_server_would() -> None:
+    """No special word, and no empty sentence, however likely."""
+    chances = np.array([0.4, 0.2, 0.3, 0.1])  # of <end>, <start>, <unknown> and `cat`, after each word
+    looked = {name: np.zeros((2, 1)) for name in ("features", "keys", "state")}
+    following = {"next_state": np.zeros((2, 1)), "log_probabilities": np.log([chances, chances])}
+    teller: Any = SimpleNamespace(look=lambda _: looked, tell=lambda _: following, vocabulary=(*SPECIAL, "cat"))
+    assert show_attend_tell.greedy(teller, None, 5) == ["cat", "cat"]
+
+
+class Sure:
+    """A server that is as sure of a picture as it is bright, and calls all of them a cat."""
+
+    model = "sure"
+
+    async def shown(self, task: str, pictures: np.ndarray, **fields: str) -> list[dict[str, Any]]:
+        words = [{"word": word, "attention": [[1.0]]} for word in ("a", "cat")]
+        return [{"caption": "a cat", "words": words, "mean_log_probability": picture.mean() / 255 - 1} for picture in pictures]
+
+
+def measured(data: Dataset, folder: Path) -> captioning.Figures:
+    return asyncio.run(captioning.measure_caption(cast("Any", Sure()), data, folder))[0]
+
+
+def test_how_well_doubt_tells_other_pictures_is_measured(tmp_path: Path) -> None:
+    data = told("a cat", "a dog")
+    data.test.images[:] = 200
+    assert measured(data, tmp_path)["caption_digits_auroc"][0] == 1
+    assert "caption_photographs_auroc" not in measured(data, tmp_path)
+    photographs = np.array([100, 220, 230, 200], np.uint8)[:, None, None, None] * np.ones((8, 8, 3), np.uint8)
+    found = measured(dataclasses.replace(data, empty=photographs), tmp_path)
+    assert found["caption_photographs_auroc"][0] == pytest.approx((1 + 0.5) / 4), "one less sure of, one just as sure"
+
+
+def test_one_picture_has_no_cider_d(tmp_path: Path) -> None:
+    names = {"caption_cider_d", "caption_greedy_cider_d"}
+    assert not names & measured(told("a cat"), tmp_path).keys()
+    assert names <= measured(told("a cat", "a dog"), tmp_path).keys()
+
+
+def test_all_boxes_of_a_label_are_hit_by_chance() -> None:
+    things = [
+        (Thing("cat", (0, 0, 10, 10)), Thing("cat", (50, 50, 20, 10)), Thing("dog", (0, 0, 100, 50))),
+        (Thing("cat", (5, 0, 10, 100)),),
+    ]
+    split = dataclasses.replace(told("a cat", "a dog").test, objects=tuple(things))
+    assert captioning._by_chance(split, 100) == pytest.approx((0.03 + 0.5 + 0.1) / 3)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from training import data
-from training.data import Dataset, Split, Thing, coco, photos, phrases, scenes, stamps
+from training.data import Dataset, Split, Thing, captions, coco, photos, phrases, scenes, stamps
 from training.problems import TrainingError
 
 HERE = Path(__file__).parent
@@ -94,7 +94,9 @@ def test_the_same_scenes_are_composed_every_time(composed: Dataset, made: Path, 
 
 def test_pairs_of_labels_come_together_in_one_split(composed: Dataset) -> None:
     for name, split in zip(scenes.NUMBERS, splits(composed), strict=True):
-        assert {scenes.split_of(*pair) for things in split.objects for pair in combinations(labels(things), 2)} == {name}
+        pairs = {pair for things in split.objects for pair in combinations(labels(things), 2)}
+        assert {scenes.split_of(one, other) for one, other in pairs if one != other} == {name}
+        assert {scenes.split_of(one, other) for one, other in pairs if one == other} - {name}, "two of any one kind come in all splits"
         assert {len(things) for things in split.objects} == {1, 2, 3}
         assert {len(set(labels(things))) for things in split.objects} == {1, 2, 3}
     seen = {label for things in composed.train.objects for label in labels(things)}
@@ -115,6 +117,14 @@ def test_photographs_lie_in_one_split(made: Path, monkeypatch: pytest.MonkeyPatc
     for split, found in zip(scenes.NUMBERS, splits(scenes.load(made)), strict=True):
         assert set(grounds(found)) <= {shade(index) for index, name in enumerate(names) if held.get(name, "train") == split}
         assert len(set(grounds(found))) > 1
+
+
+def test_photographs_without_things_are_those_of_the_test_split(composed: Dataset, made: Path) -> None:
+    assert composed.empty is not None
+    assert composed.empty.shape == (scenes.EMPTY, scenes.SIDE, scenes.SIDE, 3)
+    names = [*photos.LOMIRI, *photos.MATE, *photos.PLASMA]
+    held = {shade(index) for index, name in enumerate(names) if name in photos.HELD_OUT["test"]}
+    assert {tuple(colour) for picture in composed.empty for colour in picture.reshape(-1, 3)[::997].tolist()} == held
 
 
 def test_colours_and_directions_lie_in_one_split(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +308,43 @@ def test_own_pictures_and_captions_are_read(own: Path) -> None:
             assert (picture == picture[96, 96]).all()  # shown whole, although it is broader than high
 
 
+@pytest.mark.parametrize("between", ["\u2028", "\u0085"])
+def test_lines_end_where_json_lines_do(own: Path, between: str) -> None:
+    """A line separator within a string belongs to it, and a byte order mark to no line."""
+    lines = [json.loads(line) for line in own.read_text(encoding="utf-8").splitlines() if line]
+    for line in lines:
+        line["captions"] = [f"one{between}sentence"]
+    own.write_text("\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8-sig", newline="")
+    found = data.load(f"captions:{own}")
+    assert sum(map(len, splits(found))) == 20
+    assert {caption for split in splits(found) for some in split.captions for caption in some} == {"one sentence"}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("A well-lit room; 3.5 m_high!", "a well-lit room 3 5 m high"),
+        ("-It's 'red'-", "it's red"),
+        ("Cafe\u0301 CAFE\u0301", "caf\u00e9 caf\u00e9"),
+        ("हिन्दी में।", "हिन्दी में"),
+        ("க்ஷ தமிழ்", "க்ஷ தமிழ்"),
+        ("क्\u200dष", "क्\u200dष"),
+        ("I \u2764\ufe0f \U0001f469\u200d\U0001f680 it", "i it"),
+        ("\u0301", ""),
+    ],
+)
+def test_captions_are_cleaned_in_any_script(sentence: str, words: str) -> None:
+    assert captions.cleaned(sentence) == words
+    assert captions.cleaned(words) == words
+
+
+def test_pictures_that_are_all_the_same_are_refused(own: Path) -> None:
+    for picture in (own.parent / "pictures").iterdir():
+        picture.write_bytes((own.parent / "pictures" / "0.png").read_bytes())
+    with pytest.raises(TrainingError, match="Of 20 pictures too many have the same content"):
+        data.load(f"captions:{own}")
+
+
 def test_bad_lines_are_named_and_left_out(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = [
         "{",
@@ -371,6 +418,22 @@ def test_coco_is_read_as_it_is_published(photographs: Path) -> None:
     found = data.load(f"coco:{photographs}")
     assert [levels(split) for split in splits(found)] == [[*range(6)], [6, 8, 10, 12], [7, 9, 11, 13]]
     assert found.test.captions[0] == ("a man number 7",) * 2
+
+
+@pytest.mark.parametrize("published", [karpathy, official])
+def test_a_picture_of_coco_without_captions_is_left_out(photographs: Path, published: Callable[[Path], None]) -> None:
+    published(photographs)
+    for file in (photographs / coco.KARPATHY, photographs / "annotations" / "captions_val2014.json"):
+        if file.exists():
+            listed = json.loads(file.read_text())
+            for picture in listed["images"]:
+                if picture.get("filename") == "13.jpg":
+                    picture["sentences"] = [{"raw": "!"}]
+            listed["annotations"] = [one for one in listed.get("annotations", []) if one["image_id"] != 13]
+            file.write_text(json.dumps(listed))
+    found = data.load(f"coco:{photographs}")
+    assert 13 not in levels(found.test)
+    assert all(some for split in splits(found) for some in split.captions)
 
 
 def test_what_is_missing_of_coco_is_named(photographs: Path) -> None:

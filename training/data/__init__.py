@@ -92,7 +92,8 @@ class Dataset:
     `train` moves weights, `validation` serves choices, `test` serves figures only. Without classes all
     labels are 0 and `classes` is empty. `fit` is how a served picture becomes like these. `source` is what `--data`
     calls it, without the place where it happens to lie. `paired`: there are two classes, and in each split the i-th pictures of both
-    show the same thing; `aligned`: pixel by pixel.
+    show the same thing; `aligned`: pixel by pixel. `empty`: photographs as behind the test pictures, with nothing before them, where there
+    are such, uint8 (n, height, width, channels).
     """
 
     name: str
@@ -107,6 +108,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     paired: bool = False
     aligned: bool = False
+    empty: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

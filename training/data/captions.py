@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,21 @@ SIDE = 192
 FIT = Fit(height=SIDE, width=SIDE, channels=3, mode="stretch")
 """So that what looks at a grid of such a picture looks at all of it."""
 
+WORD = re.compile(r"[^\W_][^\s'-]*(?:['-]+[^\W_][^\s'-]*)*")
+
 
 def cleaned(sentence: str) -> str:
-    """Words in lower case with a space between them; of punctuation only hyphens and apostrophes within words are left."""
-    return " ".join(re.findall(r"[^\W_]+(?:['-]+[^\W_]+)*", sentence.lower().replace("\u2019", "'")))
+    """Words in lower case, composed (NFC), with a space between them.
+
+    A word is letters and digits with their combining marks and joiners; of punctuation only hyphens and apostrophes within words are left.
+    """
+    composed = unicodedata.normalize("NFC", sentence.lower()).replace("\u2019", "'")
+    return " ".join(WORD.findall("".join(letter if _within(letter) else " " for letter in composed)))
+
+
+def _within(letter: str) -> bool:
+    """Whether it may lie within a word."""
+    return letter.isalnum() or letter in "'-\u200c\u200d" or unicodedata.category(letter).startswith("M")
 
 
 def load(path: Path) -> Dataset:
@@ -37,7 +49,7 @@ def load(path: Path) -> Dataset:
         TrainingError: no such file, or too few pictures in it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would break at what JSON may have within strings
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"--data captions:{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     found = list(_read(path, lines))

@@ -36,7 +36,7 @@ Entry = tuple[str, Path, tuple[str, ...]]
 
 
 def load(path: Path) -> Dataset:
-    """Reads the captions, and the pictures at 192 x 192.
+    """Reads the captions, and the pictures at 192 x 192. A picture without captions is left out.
 
     The pictures take 14 GB, so they are a file in the cache that is mapped into memory: it is made once for a folder.
 
@@ -45,12 +45,12 @@ def load(path: Path) -> Dataset:
     """
     source = path / KARPATHY
     try:
-        found = list(_karpathy(path) if source.exists() else _official(path))
+        found = [entry for entry in (_karpathy(path) if source.exists() else _official(path)) if entry[2]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"COCO's captions cannot be read from {path} ({error}): {INSTEAD}.") from error
     parts = {name: [entry for entry in found if entry[0] == name] for name in ("train", "validation", "test")}
     if empty := [name for name, entries in parts.items() if not entries]:
-        raise TrainingError(f"{path} has no pictures for {', '.join(empty)}: {INSTEAD}.")
+        raise TrainingError(f"{path} has no pictures with captions for {', '.join(empty)}: {INSTEAD}.")
     pictures, start, splits = _mapped(path, [file for entries in parts.values() for _, file, _ in entries]), 0, {}
     for name, entries in parts.items():
         stop = start + len(entries)
@@ -86,7 +86,7 @@ def _official(path: Path) -> Iterator[Entry]:
         for picture in sorted(listed["images"], key=lambda picture: int(picture["id"])):
             number = picture["id"]
             split = "train" if place == "train2014" else ("validation", "test")[number % 2]
-            yield split, path / place / picture["file_name"], _cleaned(sentences[number])
+            yield split, path / place / picture["file_name"], _cleaned(sentences.get(number, []))
 
 
 def _cleaned(sentences: list[str]) -> tuple[str, ...]:

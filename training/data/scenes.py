@@ -21,6 +21,8 @@ from training.data import Box, Dataset, Split, Thing, emoji, photos, phrases
 
 SIDE = 192
 NUMBERS = {"train": 40000, "validation": 1000, "test": 1000}
+EMPTY = 200
+"""Photographs of the test split without things."""
 HELD_OUT = {"test": 0.15, "validation": 0.05}
 """Shares of the pairs of labels."""
 PATTERNS = {"a": 0.2, "aa": 0.1, "aaa": 0.05, "ab": 0.3, "aab": 0.1, "abc": 0.25}
@@ -81,7 +83,8 @@ def load(path: Path | None = None) -> Dataset:
     for name, split, pixels in photos.packages(photos.INSTALL):
         grounds[split].append(_reduced(Image.fromarray(pixels)))
         names[split].append(name)
-    splits = {split: _compose(Composer(split, things, grounds[split]), number) for split, number in NUMBERS.items()}
+    composers = {split: Composer(split, things, grounds[split]) for split in NUMBERS}
+    splits = {split: _compose(composer, NUMBERS[split]) for split, composer in composers.items()}
     return Dataset(
         name="scenes",
         source="scenes",
@@ -94,6 +97,7 @@ def load(path: Path | None = None) -> Dataset:
         license=f"Apache-2.0 (emoji), {photos.LICENSES} (backgrounds)",
         origin="composed of Noto Emoji by Google, from the npm package emoji-datasource-google 16.0.0, and "
         + photos.origin(name for split in names.values() for name in split),
+        empty=composers["test"].photographed(EMPTY),
     )
 
 
@@ -224,6 +228,10 @@ class Composer:
         along = along / (abs(np.cos(angle)) + abs(np.sin(angle))) + 0.5
         channels = [np.rint(first + (last - first) * along) for first, last in zip(one, other, strict=True)]
         return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)), "gradient"
+
+    def photographed(self, number: int) -> np.ndarray:
+        """Photographic backgrounds without things, uint8 (number, SIDE, SIDE, 3)."""
+        return np.stack([np.asarray(self._photo(np.random.default_rng([len(NUMBERS), index]))[0]) for index in range(number)])
 
     def _photo(self, random: np.random.Generator) -> tuple[Image.Image, str]:
         photograph = self.photographs[random.integers(len(self.photographs))]

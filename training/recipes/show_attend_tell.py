@@ -22,7 +22,7 @@ import numpy as np
 from keras import layers, ops
 from PIL import Image, ImageDraw, ImageFont
 
-from service.contract.manifest import END, SPECIAL, START
+from service.contract.manifest import END, SPECIAL, START, unsayable
 from training import backbone
 from training.data import Dataset, Thing, phrases
 from training.data.pixels import to_floats
@@ -40,8 +40,10 @@ IMAGE_SIZE = 192
 ABOUT = About(
     title="Show, attend and tell",
     description="Says in a sentence what a picture shows, and where it looked for each word.",
-    limits="Knows the words, the things and the kind of picture that it was trained on, and says something of any other picture too: "
-    "that is a guess then (a low mean log-probability tells).",
+    limits="Knows the words, the things and the kind of picture that it was trained on, and says something of any other picture too, "
+    "which is a guess then. Trained with --doubt, it gives plain, noisy and scribbled pictures away: the mean log-probability of a beam "
+    "search's sentence lies below the 1st percentile of test pictures, which stands among the figures. Of most photographs and drawings of "
+    "something else it does not.",
     misuse="Not for describing pictures to people who cannot see them where a wrong description harms them, and not for telling who "
     "somebody is.",
 )
@@ -61,7 +63,7 @@ class Config:
     attention: int = setting(128, "units of the attention")
     words: int = setting(8000, "of the vocabulary, at most")
     fewest: int = setting(4, "how often a word has to be used to belong to it")
-    longest: int = setting(24, "words of the sentences that are learned from, at most")
+    longest: int = setting(24, "words of the sentences that are learned whole, at most; of longer ones the beginning is")
     learning_rate: float = setting(1e-3, "of Adam, at its highest")
     coverage: float = setting(0.5, "weight of looking at all places alike over a sentence", least=0)
     pointing: float = setting(
@@ -163,21 +165,24 @@ def vocabulary(data: Dataset, config: Config) -> tuple[str, ...]:
     """The words that the training pictures' sentences often use, the most frequent first, after the special ones.
 
     Raises:
-        TrainingError: they have no sentences.
+        TrainingError: they have no sentences, or no word is used often enough.
     """
     if not data.train.captions:
         raise TrainingError(f"show-attend-tell learns from captions; {data.source} has none.")
     counts = Counter(word for sentences in data.train.captions for sentence in sentences for word in phrases.words(sentence))
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    return (*SPECIAL, *(word for word in ranked if counts[word] >= config.fewest))[: config.words + len(SPECIAL)]
+    often = sorted((word for word in counts if counts[word] >= config.fewest), key=lambda word: (-counts[word], word))
+    if not often:
+        raise TrainingError(f"In the captions of {data.source} no word is used {config.fewest} times: lower --fewest.")
+    return (*SPECIAL, *often[: config.words])
 
 
 def numbered(sentences: list[str], words: tuple[str, ...], longest: int) -> np.ndarray:
-    """Sentences as the numbers of their words, int32 (n, longest + 1), END after the last word and to the end of the row."""
+    """Sentences as the numbers of their words, int32 (n, longest + 1), END after the last word and to the end of the row; of a sentence of
+    more than `longest` words its beginning, without END, for there it does not end."""
     number = {word: index for index, word in enumerate(words)}
     found = np.full((len(sentences), longest + 1), END, np.int32)
     for row, sentence in zip(found, sentences, strict=True):
-        known = [number.get(word, SPECIAL.index("<unknown>")) for word in phrases.words(sentence)[:longest]]
+        known = [number.get(word, SPECIAL.index("<unknown>")) for word in phrases.words(sentence)[: longest + 1]]
         row[: len(known)] = known
     return found
 
@@ -287,7 +292,7 @@ def _loss(teller: Teller, config: Config) -> Any:
 
 
 def greedy(teller: Teller, seen: Any, longest: int) -> list[str]:
-    """The likeliest word after word for each picture.
+    """The likeliest word after word for each picture, of those that may be said there, as the server says them.
 
     Args:
         seen: what `teller.look` takes.
@@ -297,7 +302,8 @@ def greedy(teller: Teller, seen: Any, longest: int) -> list[str]:
     words, said = np.full(len(state), START, np.int32), np.full((len(state), longest), END, np.int32)
     for place in range(longest):
         found = teller.tell({"features": features, "keys": keys, "state": state, "words": words})
-        state, scores = (ops.convert_to_numpy(found[name]) for name in ("next_state", "log_probabilities"))
+        state, scores = (np.array(ops.convert_to_numpy(found[name])) for name in ("next_state", "log_probabilities"))
+        scores[:, unsayable(first=place == 0)] = -np.inf
         words = np.where(words == END, END, scores.argmax(axis=1)).astype(np.int32)
         said[:, place] = words
     return [" ".join(teller.vocabulary[word] for word in row if word != END) for row in said]
@@ -334,19 +340,20 @@ def serving(config: Config, data: Dataset, trained: Teller) -> dict[str, keras.M
     pixels, pictures = from_pixels(data.shape[0], data.shape[2])
     looked = trained.look(maps(data.shape[0], config)[0](pictures), training=False)
     inputs = [keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in trained.tell.input.items()]
-    told = trained.tell({tensor.name: tensor for tensor in inputs}, training=False)
-    return {"encoder": serve([pixels], looked), "step": serve(inputs, told)}
+    following = trained.tell({tensor.name: tensor for tensor in inputs}, training=False)
+    return {"encoder": serve([pixels], looked), "step": serve(inputs, following)}
 
 
 def describe(config: Config, data: Dataset) -> dict[str, Any]:
     """What it says.
 
     Raises:
-        TrainingError: the data's pictures are not shown whole, so that attention would not cover them.
+        TrainingError: there are no captions to learn from; the pictures are not shown whole, so that attention would not cover them.
     """
+    words = vocabulary(data, config)
     if data.fit.mode != "stretch":
         raise TrainingError(f"show-attend-tell looks at a grid over the whole picture; {data.source} has pictures of another make.")
-    return {"vocabulary": vocabulary(data, config), "largest_batch": 32}
+    return {"vocabulary": words, "largest_batch": 32}
 
 
 def samples(config: Config, data: Dataset, graphs: dict[str, keras.Model]) -> np.ndarray:
