@@ -71,6 +71,7 @@ class Server:
             if answer.json()["loaded"]:
                 return answer
             time.sleep(0.05)
+        self.process.kill()
         raise RuntimeError("the models did not load:\n" + "".join(self.log))
 
     def said(self, *words: str) -> bool:

@@ -100,13 +100,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         server = watched(Path(place) / "models", ATELIER_QUEUE_LIMIT="100000")  # pictures of a great many tiles come beside others
         began, last = time.monotonic(), options.first + options.number
-        found = attack(server, range(options.first, min(options.first + FIRST, last)))
-        before = server.resident, server.files, server.threads
-        found += attack(server, range(options.first + FIRST, last))
-        after = server.resident, server.files, server.threads
-        unharmed(server)
+        try:
+            found = attack(server, range(options.first, min(options.first + FIRST, last)))
+            before = server.resident, server.files, server.threads
+            found += attack(server, range(options.first + FIRST, last))
+            after = server.resident, server.files, server.threads
+            unharmed(server)
+        finally:
+            stopped = server.stop()
         seconds = time.monotonic() - began
-        assert server.stop() == 0
+        assert stopped == 0
     for kind in sorted({kind for kind, _ in found}):
         print(kind, {status: number for (of, status), number in sorted(found.items()) if of == kind})
     names = ("MB resident", "open files", "threads")
