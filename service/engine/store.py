@@ -431,7 +431,7 @@ def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, 
     first = partial(_first, session, len(manifest.classes), placement.longest)
     for rows in session.sizes:
         first(rows)
-    if session.provider == "cpu" and min(first(1), first(1)) * placement.threads > CPU_RUN_SECONDS:
+    if session.provider == "cpu" and first(1) * placement.threads > CPU_RUN_SECONDS:  # which also gives back more of what the largest took
         session.spread()
         if session.abreast > 1:
             first(session.abreast)

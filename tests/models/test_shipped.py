@@ -19,7 +19,7 @@ from service.engine.cpu import usable_cores
 from service.engine.session import Placement, Session
 from service.engine.tiling import Grid, Mosaic
 from training import card, recipes
-from training.__main__ import chosen, parser
+from training.__main__ import DATA, chosen, parser
 from training.graphs import unread
 
 FOLDERS = sorted(path for path in MODELS.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -95,7 +95,7 @@ def test_the_commands_of_the_card_are_commands(manifest: Manifest) -> None:
             config = chosen(options, recipes.find(manifest.training.recipe))
             training = manifest.training
             assert config == {**training.config, "variant": training.variant}
-            assert (options.seed, options.data) == (training.seed, training.data.source)
+            assert (options.seed, options.data or DATA) == (training.seed, training.data.source)
             assert tuple(options.default_for or ()) == manifest.default_for
         else:
             assert options.name == manifest.name
