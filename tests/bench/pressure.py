@@ -47,7 +47,7 @@ class Process:
             stderr=subprocess.DEVNULL,
         )
         while not self._ready():
-            time.sleep(0.02)
+            time.sleep(0.2)  # to ask costs what the models could have
         self.seconds = time.perf_counter() - began
 
     def _ready(self) -> bool:
