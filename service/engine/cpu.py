@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +54,12 @@ class Threads:
     def run(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         """Rows of arrays, with options of this run alone."""
         rows = len(next(iter(inputs.values())))
-        if 1 < self.abreast <= rows:
-            made = self._side_by_side(inputs, rows, options)
-        else:
-            made = self._together.run(self._names, dict(inputs), options)
+        made = self._side_by_side(inputs, options) if 1 < self.abreast <= rows else self._together.run(self._names, dict(inputs), options)
         return dict(zip(self._names, made, strict=True))
 
-    def _side_by_side(self, inputs: Mapping[str, np.ndarray], rows: int, options: onnxruntime.RunOptions) -> list[np.ndarray]:
-        bounds = [rows * thread // self._number for thread in range(self._number + 1)]
-        shares = [{name: array[first:last] for name, array in inputs.items()} for first, last in pairwise(bounds)]
-        runs = [self._pool.submit(self._alone.run, self._names, share, options) for share in shares]
+    def _side_by_side(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> list[np.ndarray]:
+        shares = zip(*(np.array_split(array, self._number) for array in inputs.values()), strict=True)
+        runs = [self._pool.submit(self._alone.run, self._names, dict(zip(inputs, share, strict=True)), options) for share in shares]
         wait(runs)  # all of them, whatever becomes of one: they read the inputs, whose memory serves the next run
         return [np.concatenate(arrays) for arrays in zip(*(run.result() for run in runs), strict=True)]
 

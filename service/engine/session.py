@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +97,8 @@ class Session:
         self._check_ports(path)
         self._device: gpu.Device | cpu.Threads
         if self.provider == "cpu":
-            alone = partial(_open, path, graph, replace(placement, provider="cpu", threads=1), most)
-            self._device = cpu.Threads(self._session, graph, placement.threads, most, lambda: alone()[0])
+            one = replace(placement, provider="cpu", threads=1)
+            self._device = cpu.Threads(self._session, graph, placement.threads, most, lambda: _open(path, graph, one, most)[0])
         else:
             self._device = gpu.Device(_by_size(self._session, path, graph, placement, most, captured), graph, captured)
         self.sizes = self._device.sizes
