@@ -89,10 +89,27 @@ class _Server(uvicorn.Server):
         logger.info("open http://%s:%d in a browser", name, self.servers[0].sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        listening = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
         for server in self.servers:
             server.close()
+        for one in listening:
+            await self._accept_all(one)
         await asyncio.sleep(LINGER_SECONDS)  # what was sent before its sender could know is read yet, and answered
         await super().shutdown(sockets)
+
+    async def _accept_all(self, listening: socket.socket) -> None:
+        """Takes whom the kernel has connected, and closes the socket, which would reset them. The event loop (uvloop's) accepts one at each
+        turn, so that many may wait while it is busy."""
+        waiting = []
+        with listening, contextlib.suppress(OSError):  # there is no other, or there are no more files
+            listening.setblocking(False)
+            while True:
+                waiting.append(listening.accept()[0])
+        for one in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, one)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
     def end(self, model: str, why: str) -> None:
         self.lost = self.should_exit = True

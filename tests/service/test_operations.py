@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -324,6 +326,24 @@ def test_a_stop_answers_what_was_accepted(start: Start) -> None:
         time.sleep(0.01)
     server.process.send_signal(signal.SIGTERM)
     assert [answer.result().status_code for answer in answers] == [200] * 10
+    assert server.process.wait(30) == 0
+
+
+def test_a_stop_answers_those_too_whose_turn_to_be_accepted_has_not_come(start: Start) -> None:
+    """The kernel connects callers, who send their requests, while the server is busy: here it is held until all of them have."""
+    server = start(ATELIER_LOAD="cdcgan")
+    server.until_loaded()
+    host, port = server.url.removeprefix("http://").split(":")
+    server.process.send_signal(signal.SIGSTOP)
+    with ExitStack() as stack:
+        callers = [stack.enter_context(socket.create_connection((host, int(port)), timeout=20)) for _ in range(400)]
+        for caller in callers:
+            caller.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGCONT)
+        answers = [b"".join(iter(partial(caller.recv, 65_536), b"")) for caller in callers]
+    assert {answer[:13] for answer in answers} == {b"HTTP/1.1 200 "}
+    assert all(b"connection: close" in answer.lower() for answer in answers)
     assert server.process.wait(30) == 0
 
 
