@@ -292,9 +292,12 @@ class _Reading:
         self.claims_unknown = self.blocked = False
 
     def read(self) -> None:
-        """Opens and warms every folder asked for."""
+        """Opens and warms every folder asked for, unless the server is told to stop."""
         step_back()
         for folder in self._folders():
+            if self.store.draining:
+                self._keep("is not read to its end by a server that was told to stop")
+                return
             self._load(folder)
         served = {*self.models, *(task for model in self.models.values() for task in model.manifest.tasks)}
         for wanted in self.settings.load:
@@ -311,10 +314,14 @@ class _Reading:
         except OSError as error:
             found, why = [], f"cannot be read: {error.strerror}"
         if why is not None:
-            self._fail(str(root), f"ATELIER_MODELS={root} {why}", blocks=not self.before)
-            shelf = self.store.shelf
-            self.models, self.defaults, self.claims_unknown = dict(shelf.models), dict(shelf.defaults), shelf.claims_unknown
+            self._keep(why)
         return found
+
+    def _keep(self, why: str) -> None:
+        """All that is served goes on as it was."""
+        root, shelf = self.settings.models, self.store.shelf
+        self._fail(str(root), f"ATELIER_MODELS={root} {why}", blocks=not self.before)
+        self.models, self.defaults, self.claims_unknown = dict(shelf.models), dict(shelf.defaults), shelf.claims_unknown
 
     def _load(self, folder: Path) -> None:
         try:

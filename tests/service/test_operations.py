@@ -347,6 +347,31 @@ def test_a_stop_answers_those_too_whose_turn_to_be_accepted_has_not_come(start: 
     assert server.process.wait(30) == 0
 
 
+def test_a_stop_does_not_wait_until_all_models_are_open(start: Start) -> None:
+    server = start()
+    assert server.said("model ", " serves ")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    opened = sum(" serves " in line for line in server.log)
+    assert opened < len(list(MODELS.glob("*/manifest.json"))) / 2
+
+
+def test_a_reload_of_a_server_that_was_told_to_stop_changes_nothing(folders: Path) -> None:
+    async def main() -> None:
+        store = Store(Settings(models=folders), {task.TASK: task.ROLES for task in TASKS})
+        await store.load()
+        before = store.shelf
+        shutil.rmtree(folders / "vae")
+        store.draining = True
+        changes = await store.load()
+        assert (changes.removed, changes.unchanged) == ([], ["cdcgan", "vae"])
+        assert "told to stop" in changes.failed[str(folders)]
+        assert (store.models, store.shelf.defaults, store.shelf.blocked) == (before.models, before.defaults, False)
+        store.close()
+
+    asyncio.run(main())
+
+
 def test_while_pictures_are_decoded_the_process_turns(start: Start) -> None:
     """The event loop never waits for a decoder: while large pictures are read, health is answered many times."""
     server = start(ATELIER_LOAD="vae")
