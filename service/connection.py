@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from service.bodies import SLOWEST
 
 LARGEST_HEAD = 65_536
-"""Bytes of a request's first line and headers."""
+"""Bytes of a request's first line and headers, or of what may come like them after a body that is sent in chunks."""
 
 
 class HeadTooLarge(Exception):
@@ -28,7 +28,8 @@ class Connection(HttpToolsProtocol):
         self._seconds: float = app.state.settings.body_seconds
         self._coming: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self._head: int | None = None  # bytes of one that has not come to its end
+        self._head: int | None = None  # bytes of one, or of trailers, that have not come to their end
+        self._begun = False
         self._unread = 0
         self._running: RequestResponseCycle | None = None
 
@@ -52,14 +53,19 @@ class Connection(HttpToolsProtocol):
     # what comes
 
     def data_received(self, data: bytes) -> None:
+        self._begun = False
         super().data_received(data)
-        if self._head is not None and not self.transport.is_closing():
+        if self._head is not None and not self._begun and not self.transport.is_closing():
             self._head += len(data)
             if self._head > LARGEST_HEAD:
                 self.send_400_response("The head of the request is too large.")
 
+    def _begin(self) -> None:
+        """Counts from the next piece of data on: in this one a body may have come before."""
+        self._head, self._begun = 0, True
+
     def on_message_begin(self) -> None:
-        self._head = 0
+        self._begin()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -69,6 +75,18 @@ class Connection(HttpToolsProtocol):
         if self._coming is not None:
             self._coming.cancel()
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """If it is the last chunk's, trailers may follow."""
+        self._begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._head = None
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head = None
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -148,6 +148,35 @@ def test_a_head_of_any_size_is_not_kept(plug: Plug, head: bytes) -> None:
     assert until_closed(connection)[:13] in (b"", BAD_REQUEST)
 
 
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+LAST = b'f\r\n{"digits": "7"}\r\n0\r\n'
+
+
+@pytest.mark.parametrize("path", [b"/v1/digits", b"/v1/nothing"])
+@pytest.mark.parametrize("trailer", [b"x: " + b"a" * 1000 + b"\r\n", b"a" * 1000], ids=["many", "one that does not end"])
+def test_trailers_of_any_size_are_not_kept(plug: Plug, path: bytes, trailer: bytes) -> None:
+    connection, sent = plug(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s%sx: " % (path, CHUNKED, LAST)), 0
+    with suppress(OSError):  # it hangs up before all is sent
+        while sent < 100_000_000:
+            connection.sendall(trailer * 100)
+            sent += len(trailer) * 100
+    assert sent < 20_000_000  # what the kernel takes before it knows
+
+
+def test_after_a_large_piece_of_a_body_its_end_may_come_by_itself(plug: Plug) -> None:
+    one = b"POST /v1/digits HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    for end in (b"0\r\n", b"0\r\nx: a", b"0\r\nx: a\r\n"):
+        connection = plug(one + CHUNKED + b"%x\r\n" % 200_000 + b" " * 200_000 + b"\r\n" + LAST.removesuffix(b"0\r\n") + end)
+        time.sleep(SECONDS / 8)
+        connection.sendall(b"\r\n\r\n"[: 2 if end.endswith(b"\n") else 4])
+        assert until_closed(connection).startswith(b"HTTP/1.1 200 ")
+    body = b" " * 200_000 + b'{"digits": "7"}'
+    connection = plug(one + b"Content-Length: %d\r\n\r\n" % len(body) + body + b"GET /health/live")  # and another's head may begin with it
+    time.sleep(SECONDS / 8)
+    connection.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert until_closed(connection).count(b"HTTP/1.1 200 ") == 2
+
+
 def test_an_answer_that_is_not_read_is_not_kept_for_ever(hasty: Server, plug: Plug) -> None:
     """Answers of some 40 MB in all, of which the caller reads nothing: what the kernel does not take is dropped."""
     before = hasty.files
