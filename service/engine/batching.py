@@ -236,14 +236,17 @@ class Batcher:
 
     def _watch(self, loop: asyncio.AbstractEventLoop, longest: float) -> None:
         """Looks, while there is work, whether a run takes too long."""
-        since = self._running_since
-        took = 0.0 if since is None else time.perf_counter() - since
-        if took >= 2 * longest:
-            self._give_up(f"a run did not end in {took:.0f} s, although it was told to", loop)
-        elif took >= longest and not self._overdue:
+        with self._lock:  # meanwhile the run does not end, nor does another begin that is not meant
+            since = self._running_since
+            took = 0.0 if since is None else time.perf_counter() - since
+            overdue = longest <= took < 2 * longest and not self._overdue
+            if overdue:
+                self._overdue = True
+                self._stop()
+        if overdue:
             logger.error("%s: a run is ended after %.1f s", self.file, took)
-            self._overdue = True
-            self._stop()
+        elif took >= 2 * longest:
+            self._give_up(f"a run did not end in {took:.0f} s, although it was told to", loop)
         self._watched = self._awake and not self._closed
         if self._watched:
             loop.call_later(longest / 4, self._watch, loop, longest)
@@ -275,7 +278,8 @@ class Batcher:
             try:
                 outputs = self._run(batch)
             finally:
-                self._running_since, self._overdue = None, False
+                with self._lock:
+                    self._running_since, self._overdue = None, False
             took = time.perf_counter() - started
             answers = self._share(batch, outputs, took)
             self._observe(batch, took)

@@ -31,6 +31,7 @@ from service import access
 from service.access import Window
 from service.contract import manifest as manifests
 from service.contract.manifest import Fit
+from service.engine import batching
 from service.engine.batching import Batcher, Closed, Outcome
 from service.engine.session import BadOutput, Placement, Session
 
@@ -277,9 +278,10 @@ class Deaf:
 
     def __init__(self, session: Session) -> None:
         self.graph, self.provider, self.precision, self.abreast = session.graph, session.provider, session.precision, session.abreast
-        self.free, self.told = threading.Event(), asyncio.Event()
+        self.begun, self.free, self.told = threading.Event(), threading.Event(), asyncio.Event()
 
     def run(self, given: object) -> dict[str, np.ndarray]:
+        self.begun.set()
         self.free.wait(30)
         return {}
 
@@ -303,6 +305,34 @@ def test_while_a_run_is_overdue_its_model_is_not_ready(tmp_path: Path) -> None:
         session.free.set()
         await asyncio.to_thread(batcher._thread.shutdown)
         assert not batcher.healthy
+
+    asyncio.run(main())
+
+
+def test_a_run_that_ends_as_it_becomes_overdue_leaves_its_model_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else would make it ready again: where a model is not, no request has another run begin."""
+    translator(tmp_path, "other", negative())
+
+    async def main() -> None:
+        session = Deaf(opened(tmp_path / "other"))
+        batcher: Any = Batcher(session, most=1, limit=100)  # type: ignore[arg-type]
+        task = asyncio.create_task(batcher.run(rows(False)))
+        await asyncio.to_thread(session.begun.wait, 10)
+        now = time.perf_counter
+
+        def later() -> float:
+            if threading.current_thread() is threading.main_thread():
+                session.free.set()  # the run ends while it is looked at
+                time.sleep(0.1)
+            return now() + 1.5
+
+        with monkeypatch.context() as patch:
+            patch.setattr(batching.time, "perf_counter", later)
+            batcher._watch(asyncio.get_running_loop(), 1.0)
+        await asyncio.gather(task, return_exceptions=True)
+        assert session.told.is_set()
+        assert batcher.healthy
+        batcher.close()
 
     asyncio.run(main())
 
