@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -18,12 +19,34 @@ class HeadTooLarge(Exception):
     """Answered with 400, after which the connection is closed."""
 
 
+class _Parser(httptools.HttpRequestParser):
+    """Httptools', which keeps what comes after the head of a request that asks for another protocol: it leaves its body out."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.rest = b""
+
+    @property
+    def asks_for_another(self) -> bool:
+        """Whether the request would go on in another protocol, such as `Upgrade: h2c`."""
+        return self.should_upgrade() and self.get_method() != b"CONNECT"
+
+    def feed_data(self, data: Any) -> None:
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as error:
+            self.rest = data[error.args[0] :]
+            raise
+
+
 class Connection(HttpToolsProtocol):
     """Uvicorn's. While no request is in work it is closed if none has come whole, save its body, in `ATELIER_BODY_SECONDS`; and while
     an answer waits to be read, if it is read more slowly than `SLOWEST`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.parser: _Parser = _Parser(self)
         app: Any = self.config.app
         self._seconds: float = app.state.settings.body_seconds
         self._coming: asyncio.TimerHandle | None = None
@@ -72,6 +95,8 @@ class Connection(HttpToolsProtocol):
         self._head = None
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD:
             raise HeadTooLarge
+        if self.parser.asks_for_another:
+            return
         if self._coming is not None:
             self._coming.cancel()
         super().on_headers_complete()
@@ -86,7 +111,16 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._head = None
-        super().on_message_complete()
+        if not self.parser.asks_for_another:
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Takes the request as if it did not ask for another protocol, which a server may (RFC 9110, section 7.8), and reads its body."""
+        if (asked := self.parser).asks_for_another:
+            first = b"%s %s HTTP/%s\r\n" % (asked.get_method(), self.url, asked.get_http_version().encode())
+            others = [b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = _Parser(self)
+            self.data_received(b"".join((first, *others, b"\r\n", asked.rest)))
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -152,6 +152,24 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 LAST = b'f\r\n{"digits": "7"}\r\n0\r\n'
 
 
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"x"])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(hasty: Server, plug: Plug, protocol: bytes) -> None:
+    """Java's client asks for HTTP/2 with each first request. A body that were left out would be taken for the next request."""
+    asks = b"POST /v1/digits HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: upgrade\r\nUpgrade: %s\r\n" % protocol
+    body = b'{"digits": "7"}'
+    whole, chunked = asks + b"Content-Length: %d\r\n\r\n" % len(body), asks + CHUNKED
+    connection = plug(whole + body + chunked + LAST + b"\r\n" + whole)
+    time.sleep(SECONDS / 8)
+    connection.sendall(body)
+    assert until_closed(connection).count(b"HTTP/1.1 200 ") == 3
+    smuggled = b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    connection = plug(asks + b"Content-Length: %d\r\n\r\n" % len(smuggled))
+    time.sleep(SECONDS / 8)
+    connection.sendall(smuggled)
+    assert until_closed(connection).count(b"HTTP/1.1 ") == 1
+    assert not any("upgrade" in line or "WebSocket" in line for line in hasty.log)
+
+
 @pytest.mark.parametrize("path", [b"/v1/digits", b"/v1/nothing"])
 @pytest.mark.parametrize("trailer", [b"x: " + b"a" * 1000 + b"\r\n", b"a" * 1000], ids=["many", "one that does not end"])
 def test_trailers_of_any_size_are_not_kept(plug: Plug, path: bytes, trailer: bytes) -> None:
