@@ -16,7 +16,7 @@ from support import MODELS
 from service.contract.manifest import Manifest, read
 from service.engine import latents
 from service.engine.batching import Batcher, Closed, DeadlinePassed, Job, Outcome, QueueFull
-from service.engine.cpu import NICENESS, usable_cores
+from service.engine.cpu import NICENESS, SLOW_NICENESS, usable_cores
 from service.engine.session import Placement, Session, SessionBroken, SessionError
 from service.engine.workers import Workers
 
@@ -65,6 +65,8 @@ def test_rows_side_by_side_are_the_same_to_the_bit(manifest: Manifest) -> None:
     for number in (10, 4, 3, 2, 1):
         part = session.run({name: array[:number] for name, array in inputs(10).items()})["images"]
         assert np.array_equal(part, whole[:number])
+    threads = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("rows")]
+    assert {os.getpriority(os.PRIO_PROCESS, thread or 0) for thread in threads} == {SLOW_NICENESS}
     wrong = inputs(10) | {"labels": np.array([0] * 9 + [99], np.int32)}
     with pytest.raises(Exception, match="out of"):
         session.run(wrong)
