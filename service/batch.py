@@ -12,6 +12,7 @@ import asyncio
 import base64
 import json
 import logging
+import math
 import os
 import posixpath
 import time
@@ -136,22 +137,33 @@ def run(job: Job, settings: Settings) -> Tally:
         raise BatchError(
             f"there is no model{'' if name is None else f' {name}'} in {settings.models}; there is: {', '.join(models) or 'none'}."
         )
+    for option, value, least in (("workers", job.workers, 1), ("cpus", job.cpus, 1), ("gpus", job.gpus, 0)):
+        if value is not None and not least <= value < math.inf:
+            raise BatchError(f"--{option} {value}: has to be a number from {least} on.")
     job = replace(job, source=_absolute(job.source), target=_absolute(job.target))
     source, target = Place.of(job.source), Place.of(job.target)
+    try:
+        return _run(job, settings, source, target)
+    except OSError as error:
+        raise BatchError(str(error)) from error
+
+
+def _run(job: Job, settings: Settings, source: Place, target: Place) -> Tally:
     if source.system == target.system and posixpath.commonpath([source.root, target.root]) == source.root:
         raise BatchError(f"{job.target} lies in {job.source}: its files would be taken for pictures.")
     paths = sorted(source.files())
     if not paths:
         raise BatchError(f"{job.source}: there are no files in it.")
     _claim(job, target)
-    known = finished(target)
+    known = ended(target)
     left = [path for path in paths if path not in known]
     started = time.monotonic()
     if left:
         _process(job, settings, left)
-    ended = Counter(outcomes(target))
-    failed = Counter({code: number for (outcome, code), number in ended.items() if outcome == FAILED})
-    return Tally(len(paths), len(paths) - len(left), ended.total() - failed.total(), failed, time.monotonic() - started)
+        known = ended(target)
+    codes = [known[path] for path in paths if path in known]  # of pictures that are not there any more it may have answers, too
+    failed = Counter(code for code in codes if code is not None)
+    return Tally(len(paths), len(paths) - len(left), len(codes) - failed.total(), failed, time.monotonic() - started)
 
 
 def _absolute(place: str) -> str:
@@ -160,15 +172,15 @@ def _absolute(place: str) -> str:
 
 
 def _claim(job: Job, target: Place) -> None:
-    """Writes down whose output it is, or finds that it is this job's."""
+    """Writes down whose output it is, or finds that it is this job's; one that has nothing of another job's yet becomes this job's."""
     path = target.at(JOB)
-    if target.system.get_file_info(path).type == fs.FileType.File:
+    if any(name != JOB for name in target.files()) and target.system.get_file_info(path).type == fs.FileType.File:
         with target.system.open_input_file(path) as file:
             theirs = json.loads(file.read())
         if other := sorted(name for name, value in job.identity.items() if theirs.get(name) != value):
             raise BatchError(f"{job.target} has the answers of another job ({' and '.join(other)} differ): give another output.")
         return
-    if any(True for _ in target.files()):
+    if any(name != JOB for name in target.files()):
         raise BatchError(f"{job.target} has files in it that are no batch's: give another output.")
     target.system.create_dir(target.root, recursive=True)
     with target.system.open_output_stream(path) as stream:
@@ -201,38 +213,39 @@ class Place:
         """The paths of all files from the folder on, hidden ones left out; none where it is not there."""
         selector = fs.FileSelector(self.at(folder) if folder else self.root, recursive=True, allow_not_found=True)
         for found in self.system.get_file_info(selector):
-            path = posixpath.relpath(found.path, self.root)
+            path = posixpath.relpath(_path(found), self.root)
             if found.type == fs.FileType.File and not any(part.startswith(".") for part in path.split("/")):
                 yield path
 
 
-def finished(target: Place) -> set[str]:
-    """The paths of the pictures that have an answer, or a failure, in the output. A file that a crash left unfinished is deleted."""
+def _path(found: fs.FileInfo) -> str:
+    """Its path; of a name that is no UTF-8, which pyarrow can list but not open, one that tells it."""
+    try:
+        return str(found.path)
+    except UnicodeDecodeError as error:
+        return bytes(error.object).decode("utf-8", "backslashreplace")
 
-    def paths(file: str) -> list[str]:
+
+def ended(target: Place) -> dict[str, str | None]:
+    """By path, the pictures that have an answer in the output, or a failure, and that one's code. A file that a crash left unfinished is
+    deleted."""
+
+    def rows(file: str) -> list[tuple[str, str | None]]:
         try:
             with target.system.open_input_file(target.at(file)) as opened:
-                return list(pq.read_table(opened, columns=["path"])["path"].to_pylist())
+                read = pq.read_table(opened, columns=["path", "code"])
         except pa.ArrowInvalid:
             target.system.delete_file(target.at(file))
             return []
+        return list(zip(read["path"].to_pylist(), read["code"].to_pylist(), strict=True))
 
     with ThreadPoolExecutor(READERS) as readers:
-        return {path for some in readers.map(paths, list(target.files(ANSWERS))) for path in some}
-
-
-def outcomes(target: Place) -> Iterator[tuple[str, str]]:
-    """Of each picture in the output how it ended, and of a failure the code."""
-    for outcome in (DONE, FAILED):
-        for file in target.files(f"{ANSWERS}/{OUTCOME}={outcome}"):
-            with target.system.open_input_file(target.at(file)) as opened:
-                for code in pq.read_table(opened, columns=["code"])["code"].to_pylist():
-                    yield outcome, code or ""
+        return {path: code for some in readers.map(rows, list(target.files(ANSWERS))) for path, code in some}
 
 
 def _process(job: Job, settings: Settings, paths: list[str]) -> None:
     if not ray.is_initialized():
-        _start()
+        _start(job)
     ray.data.DataContext.get_current().raise_original_map_exception = True
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)  # one writes
     lots = [pa.table({"path": paths[start : start + LOT]}) for start in range(0, len(paths), LOT)]
@@ -252,11 +265,20 @@ def _process(job: Job, settings: Settings, paths: list[str]) -> None:
         raise BatchError(str(stopped or error).splitlines()[0]) from error  # Ray adds lines of its own
 
 
-def _start() -> None:
-    """A Ray of its own on this machine, or the cluster that RAY_ADDRESS names."""
+def _start(job: Job) -> None:
+    """A Ray of its own on this machine, or the cluster that RAY_ADDRESS names, which may get larger nodes than it has.
+
+    Raises:
+        BatchError: this machine has no room for one worker, which would be waited for for ever.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    here: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": usable_cores() + 1, "object_store_memory": STORE}
+    cores = usable_cores()
+    own = not os.environ.get("RAY_ADDRESS")
+    here: dict[str, Any] = {"address": "local", "num_cpus": cores + 1, "object_store_memory": STORE} if own else {}
     ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING, **here)
+    cards = int(ray.cluster_resources().get("GPU", 0))
+    if own and (job.cpus > cores or job.gpus > cards):
+        raise BatchError(f"a worker is to have {job.cpus} cores and {job.gpus:g} GPUs, and this machine has {cores} and {cards}.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 from built import DETECTED, NORMAL, SIDE, brightness, build, captioner, negative
 from PIL import Image
 from support import ROOT, encoded, pixels
 
+from service.batch import Job, _start
 from service.contract.manifest import Fit
 
 WHOLE = Fit(height=SIDE, width=SIDE, channels=3, mode="stretch")
@@ -35,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of one level each, in two folders, and two files that are none."""
+    """Pictures of one level each, in two folders, two files that are none, and one whose name is no UTF-8."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "more").mkdir()
     for index in range(NUMBER):
@@ -43,6 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         where.write_bytes(encoded(Image.new("RGB", (SIDE, SIDE), (index,) * 3)))
     (folder / "notes.txt").write_text("no picture")
     (folder / "more" / "empty.jpg").touch()
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(encoded(Image.new("RGB", (SIDE, SIDE))))
     return folder
 
 
@@ -69,9 +72,11 @@ def table(output: Path, outcome: str = "done") -> dict[str, dict[str, Any]]:
 
 def test_each_picture_has_an_answer_and_bad_ones_are_listed(models: Path, pictures: Path, tmp_path: Path) -> None:
     job = ("anomaly", "--input", str(pictures), "--output", str(tmp_path / "out"), "--threshold", "20", "--pictures")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "job.json").write_text('{"task": "caption"}')  # of one that ended before it had an answer
     result = batch(models, *job)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"{NUMBER + 2} pictures: {NUMBER} done, 2 failed (2 unreadable_image;")
+    assert result.stdout.startswith(f"{NUMBER + 3} pictures: {NUMBER} done, 3 failed (2 unreadable_image, 1 unreadable_file;")
     rows = table(tmp_path / "out")
     assert len(rows) == NUMBER
     row = rows["more/_101.png"]
@@ -81,7 +86,8 @@ def test_each_picture_has_an_answer_and_bad_ones_are_listed(models: Path, pictur
     assert rows["_002.png"]["regions"] == []
     assert (pixels((tmp_path / "out" / row["heatmap"]).read_bytes()) == round(128 * 101 / 64)).all()
     failed = table(tmp_path / "out", "failed")
-    assert {path: failed[path]["code"] for path in failed} == {"notes.txt": "unreadable_image", "more/empty.jpg": "unreadable_image"}
+    codes = {"notes.txt": "unreadable_image", "more/empty.jpg": "unreadable_image", r"caf\xe9.png": "unreadable_file"}
+    assert {path: failed[path]["code"] for path in failed} == codes
     assert "not a picture in one of PNG" in failed["notes.txt"]["detail"]
 
     (pictures / "late.png").write_bytes(encoded(Image.new("RGB", (8, 8), (9, 9, 9))))
@@ -89,9 +95,10 @@ def test_each_picture_has_an_answer_and_bad_ones_are_listed(models: Path, pictur
         again = batch(models, *job)
     finally:
         (pictures / "late.png").unlink()
-    assert f"{NUMBER + 1} done, 2 failed" in again.stdout
+    assert f"{NUMBER + 1} done, 3 failed" in again.stdout
     assert "1 of them now" in again.stdout
     assert len(table(tmp_path / "out")) == NUMBER + 1
+    assert batch(models, *job).stdout.startswith(f"{NUMBER + 3} pictures: {NUMBER} done, 3 failed")  # late.png is not there any more
 
     other = batch(models, *job[:5], "--threshold", "30")
     assert (other.returncode, other.stdout) == (1, "")
@@ -145,6 +152,13 @@ def test_pictures_are_files_named_after_what_they_were_made_of(models: Path, pic
         (("caption", "--input", "{in}", "--output", "{in}/there"), "lies in"),
         (("upscale", "--input", "{in}", "--output", "{out}"), "there is: none."),
         (("caption", "--input", "nowhere://at/all", "--output", "{out}"), "nowhere://at/all"),
+        (("caption", "--input", "{in}/notes.txt", "--output", "{out}"), "notes.txt"),
+        (("caption", "--input", "{in}", "--output", "/dev/null/out"), "/dev/null/out"),
+        (("caption", "--input", "{in}", "--output", "{out}", "--workers", "0"), "--workers 0: has to be a number from 1 on."),
+        (("caption", "--input", "{in}", "--output", "{out}", "--cpus", "0"), "--cpus 0: has to be a number from 1 on."),
+        (("caption", "--input", "{in}", "--output", "{out}", "--gpus", "-0.5"), "--gpus -0.5: has to be a number from 0 on."),
+        (("caption", "--input", "{in}", "--output", "{out}", "--gpus", "nan"), "--gpus nan: has to be a number from 0 on."),
+        (("caption", "--input", "{in}", "--output", "{out}", "--cpus", "5000"), "a worker is to have 5000 cores and 0 GPUs, and"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(models: Path, pictures: Path, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
@@ -154,3 +168,14 @@ def test_what_cannot_be_done_is_told_in_a_line(models: Path, pictures: Path, tmp
     assert result.returncode == 1
     assert result.stdout == ""
     assert told in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_another_ray_of_the_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "init", lambda **options: given.append(options))
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    for address in ("", "ray://elsewhere:10001"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        _start(Job("embed", {}, "in", "out"))
+    assert [options.get("address") for options in given] == ["local", None]  # and RAY_ADDRESS, which Ray reads
