@@ -37,7 +37,7 @@ from service import bodies, local, logs, settings
 from service.app import create_app
 from service.call import TIMEOUT_HEADER, Call
 from service.contract import manifest as manifests
-from service.metrics import MEDIA_TYPE
+from service.metrics import MEDIA_TYPE, REJECTED
 from service.problems import Code, ProblemError
 from service.settings import Settings, SettingsError
 from service.tasks import TASKS
@@ -68,10 +68,12 @@ def app(arguments: dict[str, str]) -> serve.Application:
         arguments: settings by their names in lower case, and `replicas`, how many each task has; without it their number follows the load.
 
     Raises:
-        SettingsError: one that cannot be used, or the folder has no models, or not those that are asked for.
+        SettingsError: one that cannot be used or is not known, or the folder has no models, or not those that are asked for.
     """
     given = dict(arguments)
     replicas = given.pop("replicas", None)
+    if unknown := sorted(given.keys() - Settings.model_fields.keys()):
+        raise SettingsError(f"{unknown[0]}={given[unknown[0]]}: there is no such setting")
     configuration = settings.read(**given)
     tasks = tasks_of(configuration)
     options: dict[str, Any] = {
@@ -194,24 +196,25 @@ class Http:
         app.state.store.loaded = True  # it has none, and waits for none
         app.router.routes[:0] = [*self._passed_on(), *self._gathered()]
         app.add_middleware(_Unnamed)
+        self._app = app
         return app
 
     def _passed_on(self) -> Iterator[Route]:
         """Routes that one replica of a task answers."""
         for task, handle in self.tasks.items():
-            yield Route(f"/v1/{task}", partial(_passed, handle, task), methods=["POST"])
+            yield _route(f"/v1/{task}", partial(_passed, handle, task), "POST")
             yield from _v2_routes(f"{task}.{{name}}", partial(_passed, handle, task))
         yield from _v2_routes("{name}", self._unknown)
 
     def _gathered(self) -> Iterator[Route]:
         """Routes that all replicas answer together."""
-        yield Route("/health/ready", self._ready)
-        yield Route("/v2/health/ready", self._v2_ready)
-        yield Route("/metrics", self._metrics)
-        yield Route("/v1/models", self._list_models)
-        yield Route("/v1/models/reload", self._reload, methods=["POST"])
-        yield Route("/v1/models/{name}", self._show_model)
-        yield Route("/v1/requests/{id:path}", self._show_request)
+        yield _route("/health/ready", self._ready, "GET", "HEAD")
+        yield _route("/v2/health/ready", self._v2_ready)
+        yield _route("/metrics", self._metrics)
+        yield _route("/v1/models", self._list_models)
+        yield _route("/v1/models/reload", self._reload, "POST")
+        yield _route("/v1/models/{name}", self._show_model)
+        yield _route("/v1/requests/{id:path}", self._show_request)
 
     async def _ready(self, request: Request) -> Response:
         """Every task has a replica, and all of those are ready; a model that several serve is told of once, at its worst."""
@@ -230,8 +233,14 @@ class Http:
 
     async def _metrics(self, request: Request) -> Response:
         """All replicas' series, each with the replica's name."""
-        found = await asyncio.gather(*(_all(handle, "metrics") for handle in self.tasks.values()))
+        ours: DeploymentHandle[Any] = serve.get_deployment_handle(HTTP, serve.get_replica_context().app_name)
+        found = await asyncio.gather(*(_all(handle, "metrics") for handle in (ours, *self.tasks.values())))
         return Response(joined(replica for replicas in found for replica in replicas), media_type=MEDIA_TYPE)
+
+    async def metrics(self) -> tuple[str, str]:
+        """This replica's name, and what it refused itself. Its other series tell of requests that a task's replica counts too."""
+        refused = self._app.state.metrics.registry.restricted_registry([f"{REJECTED}_total"])
+        return serve.get_replica_context().replica_tag, generate_latest(refused).decode()
 
     async def _list_models(self, request: Request) -> Response:
         return JSONResponse({"models": await self._catalogue()})
@@ -275,7 +284,14 @@ class Http:
 
 def _v2_routes(name: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Iterator[Route]:
     for version, end in product(("", "/versions/{version}"), ("", "/ready", "/config", "/infer")):
-        yield Route(f"/v2/models/{name}{version}{end}", endpoint, methods=["POST" if end == "/infer" else "GET"])
+        yield _route(f"/v2/models/{name}{version}{end}", endpoint, "POST" if end == "/infer" else "GET")
+
+
+def _route(path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
+    """A route of these methods alone, without any of GET: Starlette itself adds HEAD to that."""
+    route = Route(path, endpoint)
+    route.methods = set(methods or ("GET",))
+    return route
 
 
 async def _passed(handle: DeploymentHandle[Any], task: str, request: Request) -> Response:

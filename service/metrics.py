@@ -12,6 +12,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from service.engine.store import Store
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
+REJECTED = "atelier_rejected"
+"""The counter of requests that were refused, without the ending that a counter's series has."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -30,7 +32,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.rejected = Counter("atelier_rejected", "Requests refused before any work", ["reason"], registry=self.registry)
+        self.rejected = Counter(REJECTED, "Requests refused before any work", ["reason"], registry=self.registry)
         self._queued = self._histogram("atelier_queue_seconds", "A request's wait for its first run", _SECONDS)
         self._rows = self._histogram("atelier_batch_size", "Items in one run", _ROWS)
         self._seconds = self._histogram("atelier_inference_duration_seconds", "One run of a session", _SECONDS)

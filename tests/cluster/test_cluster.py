@@ -157,3 +157,19 @@ def test_series_of_all_replicas_are_told_apart(served: Served, digit: bytes) -> 
 def test_what_is_not_served_says_so(served: Served) -> None:
     caption = served.client.post("/v1/caption", files={"image": (MODELS / "vae" / "samples.png").read_bytes()})
     assert (caption.status_code, caption.json()["code"]) == (503, "model_unavailable")
+
+
+@pytest.mark.few
+def test_methods_are_those_of_a_single_process(served: Served) -> None:
+    assert served.client.head("/health/ready").status_code == 200
+    for path in ("/v1/models", "/v2/health/ready", "/v2/models/embed.vae"):
+        answer = served.client.head(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+
+
+@pytest.mark.few
+def test_what_is_refused_before_any_task_is_counted(served: Served, digit: bytes) -> None:
+    answer = served.client.post("/v1/embed", files={"image": digit}, data={"x": "y" * 20_000_000})
+    assert answer.json()["code"] == "image_too_large"
+    lines = served.client.get("/metrics").text.splitlines()
+    assert sum(line.startswith("atelier_rejected_total{") and 'reason="image_too_large"' in line for line in lines) == 1

@@ -42,6 +42,7 @@ def test_the_nodes_have_the_ray_that_is_pinned() -> None:
         ({"models": str(ROOT / "docs")}, "has no models"),
         ({"load": "vae,juggling"}, "ATELIER_LOAD names juggling, but no folder of "),
         ({"threads": "none"}, "ATELIER_THREADS=none"),
+        ({"modles": "elsewhere"}, "modles=elsewhere: there is no such setting"),
         ({"replicas": "0"}, "replicas=0: has to be a number from 1 on"),
     ],
 )
