@@ -53,6 +53,7 @@ class Connection(HttpToolsProtocol):
         self._leaving: asyncio.TimerHandle | None = None
         self._head: int | None = None  # bytes of one, or of trailers, that have not come to their end
         self._begun = False
+        self._again: bytes | None = None  # to be read, once more
         self._unread = 0
         self._running: RequestResponseCycle | None = None
 
@@ -76,6 +77,12 @@ class Connection(HttpToolsProtocol):
     # what comes
 
     def data_received(self, data: bytes) -> None:
+        self._again = data
+        while (piece := self._again) is not None and not self.transport.is_closing():
+            self._again = None
+            self._receive(piece)
+
+    def _receive(self, data: bytes) -> None:
         self._begun = False
         super().data_received(data)
         if self._head is not None and not self._begun and not self.transport.is_closing():
@@ -120,7 +127,7 @@ class Connection(HttpToolsProtocol):
             first = b"%s %s HTTP/%s\r\n" % (asked.get_method(), self.url, asked.get_http_version().encode())
             others = [b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade"]
             self.parser = _Parser(self)
-            self.data_received(b"".join((first, *others, b"\r\n", asked.rest)))
+            self._again = b"".join((first, *others, b"\r\n", asked.rest))
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

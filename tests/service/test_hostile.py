@@ -167,6 +167,9 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(hasty: Server, pl
     time.sleep(SECONDS / 8)
     connection.sendall(smuggled)
     assert until_closed(connection).count(b"HTTP/1.1 ") == 1
+    number = 3000
+    connection = plug(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: %s\r\n\r\n" % protocol * number)
+    assert until_closed(connection).count(b"HTTP/1.1 200 ") == number
     assert not any("upgrade" in line or "WebSocket" in line for line in hasty.log)
 
 
