@@ -51,7 +51,7 @@ UNREADABLE_FILE = "unreadable_file"
 AT_ONCE = 32
 """Pictures that one worker has in work: enough for full batches, and not more memory than for as many requests."""
 LOT = 64
-"""Pictures whose answers are written together: what a crash may lose, of each worker twice."""
+"""Pictures whose answers are written together, at most: what a crash may lose, of each worker twice."""
 READERS = 16
 """Threads that look at what is done."""
 STORE = 256 * 2**20
@@ -248,13 +248,14 @@ def _process(job: Job, settings: Settings, paths: list[str]) -> None:
         _start(job)
     ray.data.DataContext.get_current().raise_original_map_exception = True
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)  # one writes
-    lots = [pa.table({"path": paths[start : start + LOT]}) for start in range(0, len(paths), LOT)]
-    data = ray.data.from_arrow(lots).map_batches(
+    workers = job.workers or max(1, cores // job.cpus)
+    lots = list(lots_of(paths, workers))
+    data = ray.data.from_arrow([pa.table({"path": lot}) for lot in lots]).map_batches(
         Worker,
         fn_constructor_args=(job, settings.model_copy(update={"threads": job.cpus, "models": settings.models.absolute()})),
-        batch_size=LOT,
+        batch_size=len(lots[0]),
         batch_format="pyarrow",
-        concurrency=min(len(lots), job.workers or max(1, cores // job.cpus)),
+        concurrency=min(len(lots), workers),
         num_cpus=job.cpus,
         num_gpus=job.gpus,
     )
@@ -263,6 +264,13 @@ def _process(job: Job, settings: Settings, paths: list[str]) -> None:
     except RayError as error:
         stopped = next((cause for cause in _causes(error) if type(cause) is BatchError), None)
         raise BatchError(str(stopped or error).splitlines()[0]) from error  # Ray adds lines of its own
+
+
+def lots_of(paths: list[str], workers: int) -> Iterator[list[str]]:
+    """Lots, alike in size but for the last, of which each worker has one where there are few pictures."""
+    size = min(LOT, math.ceil(len(paths) / workers))
+    for start in range(0, len(paths), size):
+        yield paths[start : start + size]
 
 
 def _start(job: Job) -> None:

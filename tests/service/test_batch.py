@@ -19,7 +19,7 @@ from built import DETECTED, NORMAL, SIDE, brightness, build, captioner, negative
 from PIL import Image
 from support import ROOT, encoded, pixels
 
-from service.batch import Job, _start
+from service.batch import LOT, Job, _start, lots_of
 from service.contract.manifest import Fit
 
 WHOLE = Fit(height=SIDE, width=SIDE, channels=3, mode="stretch")
@@ -105,6 +105,17 @@ def test_each_picture_has_an_answer_and_bad_ones_are_listed(models: Path, pictur
     assert (
         other.stderr == f"anomaly: {tmp_path / 'out'} has the answers of another job (fields and pictures differ): give another output.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "workers", "sizes"),
+    [(1, 1, [1]), (3, 2, [2, 1]), (60, 4, [15] * 4), (2 * LOT, 1, [LOT] * 2), (2 * LOT + 1, 2, [LOT, LOT, 1])],
+)
+def test_each_worker_has_something_to_do_of_few_pictures(number: int, workers: int, sizes: list[int]) -> None:
+    paths = [str(index) for index in range(number)]
+    lots = list(lots_of(paths, workers))
+    assert [len(lot) for lot in lots] == sizes
+    assert [path for lot in lots for path in lot] == paths
 
 
 def test_a_job_that_was_killed_goes_on_and_does_nothing_twice(models: Path, tmp_path: Path) -> None:
