@@ -85,9 +85,20 @@ def kinds(data: Dataset, split: Split, needed: str) -> tuple[np.ndarray, np.ndar
     Raises:
         TrainingError: there are not two of them.
     """
+    names(data, needed)
+    return split.of(0), split.of(1)
+
+
+def names(data: Dataset, needed: str) -> tuple[str, str]:
+    """What both of two kinds of pictures are called.
+
+    Raises:
+        TrainingError: as `kinds`.
+    """
     if len(data.classes) != 2:
         raise TrainingError(f"{needed}; {data.source} has {len(data.classes) or 'none'}.")
-    return split.of(0), split.of(1)
+    first, second = data.classes
+    return first, second
 
 
 def of_both(sources: tuple[np.ndarray, np.ndarray], indices: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
@@ -131,6 +142,24 @@ def at(size: int, trained: keras.Model, build: Callable[[int], keras.Model]) -> 
     return model
 
 
+def seen(config: Any, own: Fit) -> int:
+    """The side of the squares that a step sees of pictures.
+
+    Raises:
+        TrainingError: the networks cannot halve them, or the pictures, as often as they do.
+    """
+    side, chapter = min(config.crop, own.height), config.variant == "chapter"
+    multiple = 2 if chapter else 2**config.levels
+    for option, size in (("image-size", own.height), ("crop", side)):
+        if size % multiple:
+            raise TrainingError(f"--{option} {size}: it has to be a multiple of {multiple}, such as {-(-size // multiple) * multiple}.")
+    if chapter and side < own.height:
+        raise TrainingError(
+            f"--crop {side}: the chapter's networks are as deep as pictures are large, and see them whole: --crop {own.height}."
+        )
+    return side
+
+
 def sizes(tile: int, margin: int, multiple: int, own: Fit) -> dict[str, Any]:
     """The manifest's fields on how pictures of other sizes go through a translator: in tiles, or resized to the data's own size and back.
 
@@ -139,8 +168,10 @@ def sizes(tile: int, margin: int, multiple: int, own: Fit) -> dict[str, Any]:
         multiple: what their step has to be a multiple of, so that each tile is halved as the whole picture would be.
 
     Raises:
-        TrainingError: it is not.
+        TrainingError: it is not; or the data is grey.
     """
+    if own.channels != 3:
+        raise TrainingError("The pictures are grey; translators and face swaps are trained on colour (--channels 3).")
     most = {"largest_batch": max(1, min(64, BATCH_PIXELS // (tile or own.height) ** 2))}
     if not tile:
         return most | {"fit": own.model_copy(update={"mode": "contain", "fill": 255})}
@@ -152,10 +183,13 @@ def sizes(tile: int, margin: int, multiple: int, own: Fit) -> dict[str, Any]:
 
 
 def triples(graph: keras.Model, given: np.ndarray, wanted: np.ndarray | None, number: int = 12) -> np.ndarray:
-    """A sheet of input, output and, if it is known, truth of some pictures, uint8 (n, h, w, channels) each; four such groups in a row."""
-    shown = evenly(given, number)
-    _, height, width, _ = given.shape
-    missing = graph.input["images"].shape[1] - height
-    padded = np.pad(shown, ((0, 0), (0, missing), (0, missing), (0, 0)), mode="edge")
+    """A sheet of input, output and, if it is known, truth of some pictures, uint8 (n, h, w, channels) each; four such groups in a row.
+
+    Of pictures that are larger than what the graph takes it shows the upper left corners, and fills up smaller ones.
+    """
+    taken = graph.input["images"].shape[1]
+    shown, truths = ([] if part is None else [evenly(part, number)[:, :taken, :taken]] for part in (given, wanted))
+    _, height, width, _ = shown[0].shape
+    padded = np.pad(shown[0], ((0, 0), (0, taken - height), (0, taken - width), (0, 0)), mode="edge")
     made = infer(graph, {"images": padded})[0][:, :height, :width]
-    return group_sheet([shown, made, *([] if wanted is None else [evenly(wanted, number)])], 4)
+    return group_sheet([*shown, made, *truths], 4)

@@ -14,6 +14,8 @@ from PIL import Image
 from service.contract.manifest import Fit
 from training import backbone, judges, translation
 from training.data import drawn, edges, emoji, folder, load, maps
+from training.layers import from_pixels, serve, to_pixels
+from training.loop import group_sheet
 from training.problems import TrainingError
 from training.recipes.cyclegan import Pool
 from training.recipes.face_swap import coloured, warped
@@ -57,6 +59,16 @@ def test_tiles_have_to_be_halved_as_the_whole_picture_is() -> None:
     for tile, margin in ((256, 61), (128, 64), (100, 10)):
         with pytest.raises(TrainingError, match="multiples of 8"):
             translation.sizes(tile, margin, 8, own)
+
+
+@pytest.mark.parametrize("side", [8, 16, 24])
+def test_a_sheet_shows_what_a_tile_takes_of_larger_and_smaller_pictures(side: int) -> None:
+    pixels, pictures = from_pixels(16, 3)
+    graph = serve([pixels], {"translated": to_pixels(-pictures)})
+    given = np.random.default_rng(0).integers(0, 256, (12, side, side, 3), np.uint8)
+    shown = given[:, :16, :16]
+    assert np.array_equal(translation.triples(graph, given, given), group_sheet([shown, 255 - shown, shown], 4))
+    assert np.array_equal(translation.triples(graph, given, None), group_sheet([shown, 255 - shown], 4))
 
 
 @pytest.mark.parametrize(("name", "size"), [("lite0", 224), ("lite1", 240)])

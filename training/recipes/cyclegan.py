@@ -78,7 +78,7 @@ def generator(size: int, channels: int, config: Config) -> keras.Model:
 def train(config: Config, data: Dataset, run: Run) -> dict[str, keras.Model]:
     """Trains two generators against two discriminators; returns the generators by direction."""
     sources = translation.kinds(data, data.train, NEEDED)
-    side, channels = min(config.crop, data.shape[0]), data.shape[2]
+    side, channels = translation.seen(config, data.fit), data.shape[2]
     draw = {way: generator(side, channels, config) for way in ("forward", "backward")}
     judges = [_judges(side, channels, config) for _ in range(2)]  # of the first kind, of the second
     plan = run.plan(max(map(len, sources)), config.batch_size, config.epochs)
@@ -200,7 +200,7 @@ def serving(config: Config, data: Dataset, trained: dict[str, keras.Model]) -> d
 
 def describe(config: Config, data: Dataset) -> dict[str, Any]:
     """Which way it translates, and how large pictures go through it."""
-    given, wanted = _ordered(config, data.classes)
+    given, wanted = _ordered(config, translation.names(data, NEEDED))
     return {
         "title": f"CycleGAN, {given} to {wanted}",
         "description": f"Turns a picture of kind `{given}` into one of kind `{wanted}`, having seen no pairs of them.",

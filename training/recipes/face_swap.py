@@ -266,7 +266,8 @@ def serving(config: Config, data: Dataset, trained: tuple[keras.Model, list[kera
 
 def describe(config: Config, data: Dataset) -> dict[str, Any]:
     """Whose identities it knows, and that pictures are resized to its size and back."""
-    return {"title": f"Face swap, {data.classes[0]} and {data.classes[1]}", **translation.sizes(0, 0, 1, data.fit)}
+    first, second = translation.names(data, NEEDED)
+    return {"title": f"Face swap, {first} and {second}", **translation.sizes(0, 0, 1, data.fit)}
 
 
 def samples(config: Config, data: Dataset, graphs: dict[str, keras.Model]) -> np.ndarray:

@@ -80,10 +80,17 @@ def pairs(config: Config, data: Dataset, split: Split) -> tuple[np.ndarray, np.n
     if config.input == "edges":
         targets = pictures(data, split)
         return edges.sketches(targets, np.random.default_rng(0)), targets
-    if not data.aligned:
-        raise TrainingError(f"pix2pix needs pairs that agree pixel by pixel; {data.source} has none (--input edges makes them).")
+    _need_pairs(data)
     first, second = (split.of(label) for label in (0, 1))
     return (first, second) if config.direction == "forward" else (second, first)
+
+
+def _need_pairs(data: Dataset) -> None:
+    if not data.aligned:
+        raise TrainingError(
+            f"pix2pix needs pairs that agree pixel by pixel; {data.source} has none (--paired reads files of two pictures side by side, "
+            "--input edges draws what goes in)."
+        )
 
 
 def pictures(data: Dataset, split: Split) -> np.ndarray:
@@ -104,7 +111,7 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
         inputs, targets = np.empty(0), pictures(data, data.train)  # drawn anew at each step
     else:
         inputs, targets = pairs(config, data, data.train)
-    side, channels = min(config.crop, data.shape[0]), data.shape[2]
+    side, channels = translation.seen(config, data.fit), data.shape[2]
     draw, judges = generator(side, channels, config), _judges(side, channels, config)
     judge_loss, draw_loss = _losses(draw, judges, config)
     plan = run.plan(len(targets), config.batch_size, config.epochs)
@@ -175,6 +182,7 @@ def describe(config: Config, data: Dataset) -> dict[str, Any]:
     if config.input == "edges":
         kinds = "edges", data.classes[0] if data.paired else data.name
     else:
+        _need_pairs(data)
         kinds = data.classes if config.direction == "forward" else data.classes[::-1]  # type: ignore[assignment]
     given, wanted = kinds
     return {
