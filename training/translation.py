@@ -26,11 +26,12 @@ def pixel_norm(x: Any) -> Any:
     """Each position's channels at unit mean square (Karras et al. 2018, section 4.2): no statistics over space, so that a
     picture in tiles becomes what it becomes as a whole.
 
-    The mean is a convolution: ONNX Runtime's own mean rounds differently in batches of one and of many.
+    The mean is a convolution: ONNX Runtime's own mean rounds differently in batches of one and of many. What is added to it has a mean's
+    shape: at a number without one the converter's pass over transpositions breaks off with a traceback.
     """
     filters = x.shape[-1]
     mean = ops.conv(ops.square(x), np.full((1, 1, filters, 1), 1 / filters, np.float32), padding="same")
-    return x * ops.rsqrt(mean + 1e-6)
+    return x * ops.rsqrt(mean + np.full((1, 1, 1, 1), 1e-6, np.float32))
 
 
 def residual(x: Any) -> Any:
