@@ -21,7 +21,7 @@ CAPTIONS = {
     "that), errors in red, where they are above the pixel threshold, and where the defect is (where that is known).",
     "attention": "Test pictures, and beside each once for each word of its caption, bright where the model looked for that word.",
     "scores": "Scores of test pictures, and the threshold.",
-    "matching": "Twelve outputs, and their truths in another order: which belongs to which? (`matching` in report.json has the solution.)",
+    "matching": "Outputs, and their truths in another order: which belongs to which? (`matching` in report.json has the solution.)",
     "neighbours": "Test pictures, two groups in a row, and beside each the five training pictures whose embeddings are nearest.",
     "nearest": "Twenty samples; below each the training picture nearest in features, and the one nearest in pixels.",
 }
@@ -127,10 +127,9 @@ def _facts(manifest: Manifest) -> str:
         ("Digest", f"`{manifest.digest[:12]}`"),
     ]
     if manifest.fit:
-        fit = manifest.fit
-        rows.append(
-            ("Takes", f"any picture, fitted to {fit.width} x {fit.height}, {fit.channels} channel{'s' * (fit.channels > 1)}, `{fit.mode}`")
-        )
+        fit, tiled = manifest.fit, manifest.large == "tile"
+        how = f"{'in tiles of' if tiled else 'fitted to'} {fit.width} x {fit.height}, {fit.channels} channel{'s' * (fit.channels > 1)}"
+        rows.append(("Takes", f"any picture, {how}" + ("" if tiled else f", `{fit.mode}`")))
     if manifest.classes:
         more = len(manifest.classes) - MOST_NAMED
         rows.append(("Classes", ", ".join(manifest.classes[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")))

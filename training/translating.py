@@ -176,19 +176,22 @@ def _sheet(given: np.ndarray, made: np.ndarray, truth: np.ndarray, path: Path) -
 
 def _matching(made: np.ndarray, truth: np.ndarray, path: Path) -> str:
     """Draws outputs above their truths, which are shuffled, to be matched by eye; gives the solution: of each output in order, its
-    truth's letter. They are taken from the half whose truths show most: of plain ice nobody can tell where it lies."""
-    order = np.random.default_rng(len(truth)).permutation(SHOWN)
+    truth's letter. They are twelve, or all if there are fewer, from the half whose truths show most: of plain ice nobody can tell where it
+    lies."""
+    number = min(SHOWN, len(truth))
+    order = np.random.default_rng(len(truth)).permutation(number)
     varied = np.argsort(-truth.std(axis=(1, 2)).mean(axis=-1), kind="stable")[: max(SHOWN, len(truth) // 2)]
-    outputs, truths = (evenly(pictures[np.sort(varied)], SHOWN) for pictures in (made, truth))
+    outputs, truths = (evenly(pictures[np.sort(varied)], number) for pictures in (made, truth))
     _, height, width, _ = made.shape
-    canvas = Image.new("RGB", (SHOWN // 2 * (width + GAP), 4 * (height + GAP)), "white")
+    columns, rows = SHOWN // 2, -(-number // (SHOWN // 2))
+    canvas = Image.new("RGB", (columns * (width + GAP), 2 * rows * (height + GAP)), "white")
     draw = ImageDraw.Draw(canvas)
-    cells = [*zip(outputs, map(str, range(1, SHOWN + 1)), strict=True), *zip(truths[order], ascii_uppercase, strict=False)]
-    for index, (picture, name) in enumerate(cells):
-        row, column = divmod(index, SHOWN // 2)
-        left, top = column * (width + GAP), row * (height + GAP)
-        draw.text((left + 2, top), name, fill="black")
-        canvas.paste(Image.fromarray(picture), (left, top + GAP))
+    for first, pictures, names in ((0, outputs, list(map(str, range(1, number + 1)))), (rows, truths[order], list(ascii_uppercase))):
+        for index, (picture, name) in enumerate(zip(pictures, names, strict=False)):
+            row, column = divmod(index, columns)
+            left, top = column * (width + GAP), (first + row) * (height + GAP)
+            draw.text((left + 2, top), name, fill="black")
+            canvas.paste(Image.fromarray(picture), (left, top + GAP))
     canvas.save(path)
     return "".join(ascii_uppercase[place] for place in np.argsort(order))
 

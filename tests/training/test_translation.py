@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from string import ascii_uppercase
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from training.loop import group_sheet
 from training.problems import TrainingError
 from training.recipes.cyclegan import Pool
 from training.recipes.face_swap import coloured, warped
-from training.translating import ColourTable, _found_again
+from training.translating import GAP, ColourTable, _found_again, _matching
 
 HERE = Path(__file__).parent
 
@@ -123,6 +124,26 @@ def test_a_table_of_colours_is_what_pairs_say() -> None:
     assert np.abs(table(given).astype(int) - (255 - given)).max() <= 1
     single = ColourTable(np.full((1, 2, 2, 3), 200, np.uint8), np.full((1, 2, 2, 3), 7, np.uint8), 5)
     assert (single(given) == 7).all()  # of colours that it never saw it takes the nearest
+
+
+@pytest.mark.parametrize("number", [3, 7, 12, 40])
+def test_outputs_to_be_matched_are_there_once_each(tmp_path: Path, number: int) -> None:
+    truth = np.random.default_rng(0).integers(0, 256, (number, 16, 16, 3), np.uint8)
+    solution = _matching(255 - truth, truth, tmp_path / "matching.png")
+    shown = min(number, 12)
+    assert sorted(solution) == list(ascii_uppercase[:shown])
+    with Image.open(tmp_path / "matching.png") as picture:
+        sheet = np.asarray(picture)
+    rows = -(-shown // 6)
+
+    def cell(index: int, first: int) -> np.ndarray:
+        top, left = (first + index // 6) * (16 + GAP) + GAP, index % 6 * (16 + GAP)
+        return sheet[top : top + 16, left : left + 16]
+
+    outputs = [cell(index, 0) for index in range(shown)]
+    assert len({output.tobytes() for output in outputs}) == shown
+    for output, letter in zip(outputs, solution, strict=True):
+        assert np.array_equal(255 - output, cell(ascii_uppercase.index(letter), rows))
 
 
 def test_a_pool_gives_new_and_earlier_pictures() -> None:
