@@ -99,7 +99,9 @@ def _pairs(data: Dataset, split: Split, backward: bool, model: str) -> tuple[np.
         TrainingError: the data has none.
     """
     if not data.paired:
-        raise TrainingError(f"--data {data.name} has no pairs to hold {model} against.")
+        raise TrainingError(
+            f"--data {data.name} has no pairs to hold {model} against; --data pairs:PATH reads files of two pictures side by side."
+        )
     first, second = split.of(0), split.of(1)
     return (second, first) if backward else (first, second)
 

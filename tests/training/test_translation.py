@@ -282,6 +282,33 @@ def test_pairs_as_pix2pixs_data_sets_have_them(tmp_path: Path) -> None:
         assert {*second[..., 0].ravel().tolist()} == {200}
 
 
+def test_pairs_for_figures_are_not_trained_on(tmp_path: Path) -> None:
+    """Folders as pix2pix's data sets have them: facades train, val and test, maps train and val."""
+    for shade, (name, number) in enumerate((("train", 30), ("val", 6), ("test", 9))):
+        (tmp_path / name).mkdir()
+        for index in range(number):
+            Image.new("RGB", (32, 16), (shade, index, 0)).save(tmp_path / name / f"{index}.png")
+
+    def found() -> list[tuple[int, set[int]]]:
+        data = load(f"pairs:{tmp_path}", 16, 3)
+        splits = (data.train, data.validation, data.test)
+        assert all(np.array_equal(split.of(0), split.of(1)) for split in splits)
+        return [(len(split) // 2, {*split.images[..., 0].ravel().tolist()}) for split in splits]
+
+    assert found() == [(30, {0}), (6, {1}), (9, {2})]
+    shutil.rmtree(tmp_path / "test")
+    train, validation, test = found()
+    assert (train[0] + validation[0], train[1] | validation[1], test) == (30, {0}, (6, {1}))
+    (tmp_path / "val").rename(tmp_path / "test")
+    assert found() == [train, validation, test]
+    shutil.rmtree(tmp_path / "test")
+    assert sum(number for number, _ in found()) == 30
+    for kind in folder.KINDS:
+        (tmp_path / f"train{kind}").mkdir()
+    with pytest.raises(TrainingError, match="leave --paired out"):
+        load(f"pairs:{tmp_path}", 16, 3)
+
+
 def test_colours_are_bent_and_white_and_black_stay() -> None:
     random = np.random.default_rng(0)
     shades = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None, None], 40, axis=0) * np.ones((1, 1, 1, 3), np.uint8)

@@ -48,10 +48,33 @@ def load(path: Path, image_size: int, channels: int) -> Dataset:
 def pairs(path: Path, image_size: int, channels: int) -> Dataset:
     """Reads pairs: every file below the folder has two pictures of one size side by side, as pix2pix's data sets have them.
 
+    Where those lie in a folder `train`, nothing else is trained on: what is in `test`, or in `val` where that is all there is, serves
+    figures, and `val` beside `test` serves choices. For what has no folder a tenth is held out, as by `load`.
+
     Raises:
-        TrainingError: as `load`.
+        TrainingError: as `load`; or the folder has `trainA` and `trainB`, of single pictures.
     """
     fit = square(path, image_size, channels)
+    if all((path / f"train{kind}").is_dir() for kind in KINDS):
+        raise TrainingError(f"--data folder:{path}: trainA and trainB hold single pictures: leave --paired out.")
+    whole = path / "train" if (path / "train").is_dir() else path
+    first, second, digests = _halves(whole, fit)
+    enough(whole, len(digests))
+    training, choices, figures = splits(digests)
+    own = [_halves(path / name, fit)[:2] for name in ("val", "test")] if whole != path else [([], []), ([], [])]
+    validation, test = own if own[1][0] else own[::-1]
+    both = np.stack(first), np.stack(second)
+
+    def held(given: tuple[list[np.ndarray], list[np.ndarray]], mask: np.ndarray) -> Split:
+        return _two(*map(np.stack, given)) if given[0] else _two(*(part[mask] for part in both))
+
+    left = training | (choices if validation[0] else False) | (figures if test[0] else False)
+    train = _two(*(part[left] for part in both))
+    return _dataset(f"pairs:{path}", path, fit, (train, held(validation, choices), held(test, figures)), KINDS, paired=True)
+
+
+def _halves(path: Path, fit: Fit) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
+    """Left and right halves of the pictures below a folder, and the digests of their files."""
     left, right, digests = list[np.ndarray](), list[np.ndarray](), list[str]()
     for file, digest, picture in readable(path):
         half = picture.width // 2
@@ -61,10 +84,7 @@ def pairs(path: Path, image_size: int, channels: int) -> Dataset:
         left.append(images.fit(picture.crop((0, 0, half, picture.height)), fit))
         right.append(images.fit(picture.crop((picture.width - half, 0, picture.width, picture.height)), fit))
         digests.append(digest)
-    enough(path, len(digests))
-    both = np.stack(left), np.stack(right)
-    train, validation, test = (_two(both[0][mask], both[1][mask]) for mask in splits(digests))
-    return _dataset(f"pairs:{path}", path, fit, (train, validation, test), KINDS, paired=True)
+    return left, right, digests
 
 
 def _kinds(path: Path, fit: Fit) -> Dataset:
