@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from string import ascii_uppercase
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,15 +17,16 @@ import onnx
 import pytest
 from PIL import Image
 
+from service import media
 from service.contract.manifest import Fit
 from training import backbone, export, judges, translation
-from training.data import drawn, edges, emoji, folder, load, maps
+from training.data import Dataset, drawn, edges, emoji, folder, load, maps
 from training.layers import from_pixels, serve, to_pixels
 from training.loop import group_sheet
 from training.problems import TrainingError
 from training.recipes.cyclegan import Pool
 from training.recipes.face_swap import coloured, warped
-from training.translating import GAP, ColourTable, _found_again, _matching
+from training.translating import GAP, ColourTable, Figures, _found_again, _matching, measure_swap, measure_translate
 
 HERE = Path(__file__).parent
 
@@ -144,6 +149,55 @@ def test_outputs_to_be_matched_are_there_once_each(tmp_path: Path, number: int) 
     assert len({output.tobytes() for output in outputs}) == shown
     for output, letter in zip(outputs, solution, strict=True):
         assert np.array_equal(255 - output, cell(ascii_uppercase.index(letter), rows))
+
+
+class Knowing:
+    """A model that gives each test picture's twin, of whichever kind it is asked for."""
+
+    model = "knowing"
+
+    def __init__(self, data: Dataset, **config: str) -> None:
+        self.manifest = SimpleNamespace(classes=data.classes, training=SimpleNamespace(config=config))
+        both = [data.test.of(label) for label in (0, 1)]
+        self.twins = {one.tobytes(): other for given, wanted in (both, both[::-1]) for one, other in zip(given, wanted, strict=True)}
+        self.identities = {picture.tobytes(): data.classes[label] for label in (0, 1) for picture in both[label]}
+
+    async def shown(self, _: str, pictures: np.ndarray, identity: str | None = None) -> list[dict[str, str]]:
+        twins = [self.twins[picture.tobytes()] for picture in pictures]
+        assert identity is None or {self.identities[twin.tobytes()] for twin in twins} == {identity}
+        return [{"image": base64.b64encode(media.encode(twin)).decode()} for twin in twins]
+
+
+def perfect(figures: Figures) -> None:
+    """As of the target's own pictures, beside those that went in."""
+    distance, taken, found = (figures[name][:2] for name in ("translation_feature_distance", "taken_for_target", "twin_among_nearest"))
+    assert distance[0] == pytest.approx(0, abs=1e-6)
+    assert distance[1] > 0.1
+    assert taken[0] > 0.8 > 0.2 > taken[1]
+    assert found[0] == 1
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_what_comes_out_is_held_against_its_own_truth(tmp_path: Path, direction: str) -> None:
+    data = drawn.pairs()
+    figures, details = asyncio.run(measure_translate(Knowing(data, direction=direction), data, tmp_path))  # type: ignore[arg-type]
+    assert details["pairs"] == len(data.test.of(0))
+    assert figures["translation_feature_distance"][0] == pytest.approx(0, abs=1e-6)
+    assert figures["translation_feature_distance"][1] > 1e-5  # the table's
+    apart = dataclasses.replace(data, aligned=False)
+    figures, _ = asyncio.run(measure_translate(Knowing(apart, direction=direction), apart, tmp_path))  # type: ignore[arg-type]
+    perfect(figures)
+
+
+def test_a_swap_is_held_against_the_other_identity(tmp_path: Path) -> None:
+    data = drawn.pairs()
+    figures, details = asyncio.run(measure_swap(Knowing(data), data, tmp_path))  # type: ignore[arg-type]
+    assert details == {"pairs": len(data.test.of(0))}
+    perfect(figures)
+    with pytest.raises(TrainingError, match="others"):
+        asyncio.run(measure_swap(Knowing(dataclasses.replace(data, classes=("x", "y"))), data, tmp_path))  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="no pairs to hold knowing against"):
+        asyncio.run(measure_swap(Knowing(data), dataclasses.replace(data, paired=False), tmp_path))  # type: ignore[arg-type]
 
 
 def test_a_pool_gives_new_and_earlier_pictures() -> None:
