@@ -277,7 +277,7 @@ def test_anomaly(visitor: Visitor) -> None:
 
 def test_the_words_of_a_caption_show_where_the_model_looked(visitor: Visitor) -> None:
     page = visitor.open("caption")
-    example(page, "a cat and a hamburger")
+    example(page, "an owl above books")
     word = panel(page).locator(".word").first
     look = panel(page).locator("canvas.look")
     expect(look).to_be_hidden()

@@ -70,8 +70,8 @@ export const EXAMPLES = {
     { file: "gravel-stained.png", says: "gravel with a white stain", models: ["padim-gravel"] },
   ],
   caption: [
-    { file: "scene-cat-hamburger.jpg", says: "a cat and a hamburger" },
     { file: "scene-owl-books.jpg", says: "an owl above books" },
+    { file: "scene-cat-hamburger.jpg", says: "a cat and a hamburger" },
     { file: "scene-bicycle.jpg", says: "a bicycle before a photographed meadow" },
     { file: "scene-umbrellas.jpg", says: "two umbrellas" },
   ],
