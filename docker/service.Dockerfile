@@ -6,12 +6,12 @@
 FROM docker.io/library/debian:bookworm-slim AS python
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get clean && rm -rf /var/lib/apt/lists/*
 
 FROM python AS installer
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-pip python3-venv \
-    && rm -rf /var/lib/apt/lists/* \
+    && apt-get clean && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv --without-pip /opt/atelier
 WORKDIR /build
 
@@ -72,7 +72,7 @@ FROM server AS node
 # hadolint ignore=SC2016
 RUN apt-get update \
     && apt-get install -y --no-install-recommends wget \
-    && rm -rf /var/lib/apt/lists/* \
+    && apt-get clean && rm -rf /var/lib/apt/lists/* \
     && echo 'export PATH=/opt/atelier/bin:$PATH' > /etc/profile.d/atelier.sh \
     && install --directory --owner=10001 /home/atelier
 ENV HOME=/home/atelier \

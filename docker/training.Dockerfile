@@ -6,12 +6,12 @@
 FROM docker.io/library/debian:bookworm-slim AS python
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get clean && rm -rf /var/lib/apt/lists/*
 
 FROM python AS packages
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-pip python3-venv \
-    && rm -rf /var/lib/apt/lists/* \
+    && apt-get clean && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv --without-pip /opt/atelier
 WORKDIR /build
 COPY requirements/cpu.txt requirements/training.txt requirements/data.txt ./
