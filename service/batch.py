@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import json
 import logging
 import math
@@ -19,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -124,7 +125,8 @@ def run(job: Job, settings: Settings) -> Tally:
     """Does what of the job is not done yet.
 
     Raises:
-        BatchError: a field or a folder cannot be used, the output is another job's, or what stops has nothing to do with one picture.
+        BatchError: a field or a folder cannot be used, the output is another job's or another process works on it, or what
+            stops has nothing to do with one picture.
     """
     try:
         job.module.REQUEST(image=b"", **job.fields)
@@ -155,12 +157,13 @@ def _run(job: Job, settings: Settings, source: Place, target: Place) -> Tally:
     if not paths:
         raise BatchError(f"{job.source}: there are no files in it.")
     _claim(job, target)
-    known = ended(target)
-    left = [path for path in paths if path not in known]
-    started = time.monotonic()
-    if left:
-        _process(job, settings, left)
+    with _alone(target):
         known = ended(target)
+        left = [path for path in paths if path not in known]
+        started = time.monotonic()
+        if left:
+            _process(job, settings, left)
+            known = ended(target)
     codes = [known[path] for path in paths if path in known]  # of pictures that are not there any more it may have answers, too
     failed = Counter(code for code in codes if code is not None)
     return Tally(len(paths), len(paths) - len(left), len(codes) - failed.total(), failed, time.monotonic() - started)
@@ -185,6 +188,24 @@ def _claim(job: Job, target: Place) -> None:
     target.system.create_dir(target.root, recursive=True)
     with target.system.open_output_stream(path) as stream:
         stream.write(json.dumps(job.identity, indent=2).encode())
+
+
+@contextmanager
+def _alone(target: Place) -> Iterator[None]:
+    """Only one process at a time goes on here: a second one would do the same pictures. Folders of other systems know no locks.
+
+    Raises:
+        BatchError: another one does.
+    """
+    if not isinstance(target.system, fs.LocalFileSystem):
+        yield
+        return
+    with open(target.at(JOB), "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BatchError(f"{target.root}: another process is at work on it.") from error
+        yield
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -99,6 +100,12 @@ def test_each_picture_has_an_answer_and_bad_ones_are_listed(models: Path, pictur
     assert "1 of them now" in again.stdout
     assert len(table(tmp_path / "out")) == NUMBER + 1
     assert batch(models, *job).stdout.startswith(f"{NUMBER + 3} pictures: {NUMBER} done, 3 failed")  # late.png is not there any more
+
+    with open(tmp_path / "out" / "job.json", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        beside = batch(models, *job)
+    assert (beside.returncode, beside.stdout) == (1, "")
+    assert beside.stderr == f"anomaly: {tmp_path / 'out'}: another process is at work on it.\n"
 
     other = batch(models, *job[:5], "--threshold", "30")
     assert (other.returncode, other.stdout) == (1, "")
