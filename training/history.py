@@ -39,8 +39,13 @@ def _curves(scalars: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _animation(sheets: list[Path], path: Path) -> None:
-    """The sheets of at most 40 epochs, evenly chosen, the first and the last among them; the last stands longest."""
+    """The sheets of at most 40 epochs, evenly chosen, the first and the last among them; the last stands longest.
+
+    Smaller ones, of a recipe that first draws one thing and then another, stand on black.
+    """
     chosen = np.unique(np.linspace(0, len(sheets) - 1, min(len(sheets), FRAMES)).round().astype(int))
     frames = [Image.open(sheets[index]).convert("RGB") for index in chosen]
+    size = max(frame.width for frame in frames), max(frame.height for frame in frames)
+    frames = [frame.crop((0, 0, *size)) for frame in frames]
     durations = [MILLISECONDS] * (len(frames) - 1) + [LAST_MILLISECONDS]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=60, method=4)

@@ -284,6 +284,7 @@ def test_mistakes_with_detectors_end_in_one_line(
         (["fit", "padim", "--data", "brick:nowhere"], "install scikit-image"),
         (["fit", "padim", "--data", "solar:nowhere"], "install elpv-dataset"),
         (["fit", "padim", "--false-positives", "1"], "not below 1"),
+        (["fit", "f-anogan", "--inversion", "0"], "0 is not above 0"),
         (["calibrate", "vae", "--models", str(ROOT / "models"), "--data", "drawn"], "only detectors of anomalies"),
         (["calibrate", "nobody", "--data", f"folder:{good}"], "manifest.json"),
     ):

@@ -44,7 +44,7 @@ class Config(adversarial.Settings):
     width: int = setting(32, "filters of the convolutions")
     normal: int = setting(-1, "number of the class that is normal (-1: the class good; without classes, all pictures)", least=-1)
     false_positives: float = setting(0.01, "share of normal pictures that may be taken for anomalous", below=1)
-    inversion: float = setting(0.4, "share of the steps that the encoder learns in, after the generator", least=0, below=1)
+    inversion: float = setting(0.4, "share of the steps that the encoder learns in, after the generator", below=1)
     features: float = setting(1.0, "weight of the difference of the discriminator's features, squared", least=0)
 
 
@@ -68,7 +68,7 @@ def train(config: Config, data: Dataset, run: Run) -> Trained:
     draw, sees = adversarial.convolutional_pair(size, channels, config)
     encode = encoder(size, channels, config.latent_dimension, config.width)
     plan = run.plan(len(pictures), config.batch_size, config.epochs)
-    first = max(1, round(plan.steps * (1 - config.inversion)))
+    first = max(1, min(plan.steps - 1, round(plan.steps * (1 - config.inversion))))
     contest = adversarial.Contest(draw, adversarial.logits(sees), config, first)
     invert = Step(
         _inversion(encode, draw, sees, config.features),
