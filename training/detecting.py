@@ -14,7 +14,6 @@ from training import detection, metrics
 from training.data import Dataset
 from training.generation import flat
 from training.loop import evenly, group_sheet
-from training.problems import TrainingError
 from training.served import Served, decoded
 
 HEATMAPS, SCORES = "heatmaps.png", "scores.png"
@@ -26,10 +25,13 @@ FITTED = 4000
 Figures = dict[str, tuple[float, float | None, str | None]]
 
 
-async def measure_anomaly(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
+async def measure_anomaly(model: Served, data: Dataset, folder: Path, known: set[str]) -> tuple[Figures, dict[str, Any]]:
     """Scores and heatmaps of the test pictures, those of the normal class against all others.
 
-    Of a folder that the model was not fitted on, all normal pictures are test pictures.
+    Of a folder that the model was not fitted on, all normal pictures are test pictures, but for those that it has seen.
+
+    Args:
+        known: digests of the pictures that it has seen (detection.seen).
 
     Raises:
         TrainingError: there are no normal pictures.
@@ -38,11 +40,9 @@ async def measure_anomaly(model: Served, data: Dataset, folder: Path) -> tuple[F
     normal, number = manifest.normal, manifest.training.config["normal"]
     assert normal is not None
     label = detection.label_of(data, number)
-    good = np.concatenate([split.of(label) for split in detection.unseen(data, manifest.training.data.source, data.test)])
+    good = detection.unseen(data, manifest, data.test, known)
     anomalous = data.test.labels != label
     bad = data.test.images[anomalous]
-    if not len(good):
-        raise TrainingError(f"--data {data.source} has no normal pictures for figures.")
     answers = await model.shown("anomaly", np.concatenate([good, bad]))
     scores = np.array([answer["score"] for answer in answers])
     negatives, positives = scores[: len(good)], scores[len(good) :]
@@ -68,8 +68,9 @@ async def measure_anomaly(model: Served, data: Dataset, folder: Path) -> tuple[F
 def _picture_figures(
     negatives: np.ndarray, positives: np.ndarray, normal: Normal, data: Dataset, number: int, good: np.ndarray, bad: np.ndarray
 ) -> Figures:
-    peer = Components(detection.normals(data, data.train, number)[:FITTED])
-    theirs = metrics.auroc(peer(good), peer(bad))
+    fitted = detection.normals(data, data.train, number)[:FITTED]
+    peer, new = Components(fitted), detection.without(good, set(detection.digests(fitted)))
+    theirs = metrics.auroc(peer(new), peer(bad)) if len(new) else None
     return {
         "anomaly_auroc": (metrics.auroc(negatives, positives), theirs, "what principal components leave of the picture"),
         "anomaly_f1": (metrics.f1(negatives, positives, normal.threshold), None, None),

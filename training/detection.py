@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from service.contract.manifest import Normal
+from service.contract.manifest import Manifest, Normal
 from training.data import GOOD, Dataset, Split
 from training.data.pixels import to_floats
 from training.layers import infer
@@ -55,9 +58,56 @@ def normals(data: Dataset, split: Split, number: int) -> np.ndarray:
     return split.of(label_of(data, number))
 
 
-def unseen(data: Dataset, trained_on: str, held_out: Split) -> tuple[Split, ...]:
-    """The splits whose normal pictures a detector was not fitted on: all of a folder that it was not trained on, else what was held out."""
-    return (data.train, data.validation, data.test) if data.name == "parts" and data.source != trained_on else (held_out,)
+SEEN = "seen.json"
+"""In a model's folder: digests of the pictures of a folder that a detector was `fitted` on, and of those that `thresholds` were set by."""
+
+
+def seen(folder: Path) -> dict[str, set[str]]:
+    """What a model's folder says of the pictures that the detector has seen; nothing of those that are no folder's."""
+    path = folder / SEEN
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return {kind: set(found.get(kind, ())) for kind in ("fitted", "thresholds")}
+
+
+def remember(folder: Path, data: Dataset, **pictures: np.ndarray) -> None:
+    """Adds normal pictures to what `seen` says, where they are a folder's: other data is split the same way each time."""
+    if data.name == "parts":
+        known = seen(folder)
+        found = {kind: sorted(known[kind] | set(digests(pictures.get(kind, ())))) for kind in known}
+        (folder / SEEN).write_text(json.dumps(found) + "\n")
+
+
+def digests(pictures: Iterable[np.ndarray]) -> list[str]:
+    """One of each picture's pixels, whatever its file is called and wherever it lies."""
+    return [hashlib.sha256(picture.tobytes()).hexdigest()[:16] for picture in pictures]
+
+
+def without(pictures: np.ndarray, known: set[str]) -> np.ndarray:
+    """The pictures that have none of the digests."""
+    return pictures[[digest not in known for digest in digests(pictures)]]
+
+
+def unseen(data: Dataset, manifest: Manifest, held_out: Split, known: set[str]) -> np.ndarray:
+    """Normal pictures for thresholds or figures: of a folder that the detector was not fitted on all, else what was held out.
+
+    How many are left out since the detector has seen them is told on standard error.
+
+    Args:
+        known: digests of pictures that it has seen, from `seen`.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    elsewhere = data.name == "parts" and data.source != manifest.training.data.source
+    splits = (data.train, data.validation, data.test) if elsewhere else (held_out,)
+    found = np.concatenate([normals(data, split, manifest.training.config["normal"]) for split in splits])
+    new = without(found, known)
+    if len(new) < len(found):
+        left = f"{len(found) - len(new)} of {len(found)} normal pictures are left out"
+        print(f"--data {data.source}: {left}: {manifest.name} was fitted to them, or its thresholds were.", file=sys.stderr)
+    if not len(new):
+        raise TrainingError(f"--data {data.source} has no normal pictures that are new to {manifest.name}.")
+    return new
 
 
 def normal(scores: np.ndarray, peaks: np.ndarray, false_positives: float) -> Normal:
@@ -138,7 +188,7 @@ def relative(errors: list[Any], usual: np.ndarray) -> Any:
 
 
 def usual(errors: keras.Model, data: Dataset, number: int) -> np.ndarray:
-    """The mean of each error of normal pictures that were held out.
+    """The mean of each error of normal pictures that were held out. (Thresholds are set by the same: these few means hardly know them.)
 
     Args:
         errors: pictures (batch, h, w, c) in -1..1 -> errors (batch, ...).

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from service.contract.manifest import Manifest, Metric, read, write
-from training import card, metrics
+from training import card, detection, metrics
 from training.captioning import ATTENTION, measure_caption
 from training.data import Dataset
 from training.detecting import HEATMAPS, SCORES, measure_anomaly
@@ -112,7 +112,7 @@ async def _measure(
         "swap": measure_swap,
         "upscale": measure_upscale,
         "inpaint": measure_inpaint,
-        "anomaly": measure_anomaly,
+        "anomaly": partial(measure_anomaly, known=set().union(*detection.seen(folder).values())),
         "caption": measure_caption,
     }
     async with served(folder, url) as model:

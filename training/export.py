@@ -77,6 +77,8 @@ def export(
         training = _training(recipe, config, own.pop("data", None) or _data(data), run, f"{command} --out models/{folder.name}{more}")
         if "anomaly" in recipe.TASKS:
             own["normal"] = _normal(fresh / declared["detector"].file, config, data)
+            fitted_on, held_out = (detection.normals(data, split, config.normal) for split in (data.train, data.validation))
+            detection.remember(fresh, data, fitted=fitted_on, thresholds=held_out)
         described = _describe(recipe, data, folder.name, declared, training, default_for, own)
         history.draw(run, fresh / card.PICTURES)
         described = _keep(earlier, folder, fresh, described)
