@@ -30,7 +30,7 @@ MISUSE = (
 PERCENT = np.arange(101)
 AT_ONCE, FEWEST = 50, 8
 FAR = 5.0
-"""Median absolute deviations beyond the median from which a picture that is said to be normal is named."""
+"""Median absolute deviations from the median from which a picture that is said to be normal is named."""
 
 
 def label_of(data: Dataset, number: int) -> int:
@@ -152,13 +152,15 @@ def told(found: Normal) -> str:
 
 
 def outliers(scores: np.ndarray) -> np.ndarray:
-    """The indices of pictures whose scores lie far beyond the others', the farthest first. Of very few pictures nobody can tell."""
+    """The indices of pictures whose scores lie far from the others', the farthest first. Of very few pictures nobody can tell.
+
+    Scores far below are named too: several black frames, say, draw a Gaussian to them, and each of them is all like the others.
+    """
     if len(scores) < FEWEST:
         return np.array([], int)
-    middle = np.median(scores)
-    deviation = np.median(np.abs(scores - middle))
-    far = np.flatnonzero(scores > middle + FAR * max(deviation, 1e-9))
-    return far[np.argsort(-scores[far], kind="stable")]
+    distances = np.abs(scores - np.median(scores))
+    far = np.flatnonzero(distances > FAR * max(np.median(distances), 1e-9))
+    return far[np.argsort(-distances[far], kind="stable")]
 
 
 def mean(values: Any) -> Any:

@@ -98,6 +98,16 @@ def test_bad_parts_may_lie_beside_good_ones(good: Path) -> None:
     assert sum((split.labels == 0).sum() for split in (found.train, found.validation, found.test)) == 20
 
 
+def test_a_folder_that_does_not_say_which_are_good_is_told_of(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data.load(f"parts:{good}", 32, 3)
+    assert "taken for good" not in capsys.readouterr().err
+    (good.parent / "NG").mkdir()
+    plate(0, scratched=True).save(good.parent / "NG" / "0.png")
+    good.rename(good.parent / "OK")
+    assert data.load(f"parts:{good.parent}", 32, 3).classes == ("good",)
+    assert "has no folder good: all pictures are taken for good ones, also those in NG, OK" in capsys.readouterr().err
+
+
 def test_masks_that_do_not_fit_are_named(mvtec: Path) -> None:
     mask = mvtec / "ground_truth" / "scratch" / "002_mask.png"
     Image.new("L", (9, 9)).save(mask)
@@ -172,6 +182,7 @@ def test_thresholds_hold_what_they_promise() -> None:
 def test_what_lies_far_from_the_others_is_named() -> None:
     scores = np.array([1.0, 1.1, 0.9, 1.05, 9.0, 0.95, 3.0, 1.0])
     assert detection.outliers(scores).tolist() == [4, 6]
+    assert detection.outliers(np.where(scores == 9.0, 0.1, scores)).tolist() == [6, 4]  # whose fit was drawn to them
     assert detection.outliers(np.ones(9)).tolist() == []
     assert detection.outliers(scores[:6]).tolist() == []
 
@@ -320,6 +331,7 @@ def test_mistakes_with_detectors_end_in_one_line(
         (["fit", "padim", "--data", "drawn"], "which one is --normal"),
         (["fit", "padim", "--data", "brick:nowhere"], "install scikit-image"),
         (["fit", "padim", "--data", "solar:nowhere"], "install elpv-dataset"),
+        (["fit", "padim", "--data", f"folder:{good}", "--size", "100"], "--size 100: it has to be a multiple of 8"),
         (["fit", "padim", "--false-positives", "1"], "not below 1"),
         (["fit", "f-anogan", "--inversion", "0"], "0 is not above 0"),
         (["calibrate", "vae", "--models", str(ROOT / "models"), "--data", "drawn"], "only detectors of anomalies"),

@@ -57,7 +57,8 @@ def load(path: Path, image_size: int, channels: int) -> Dataset:
 
     The class `good` is 0. Bad parts serve figures only. Of the good ones a fifth is held out for thresholds, and a tenth for
     figures where no folder is there for that.
-    Names on standard error what is no picture, and pictures of other proportions than most.
+    Names on standard error what is no picture, pictures of other proportions than most, and folders that are taken for good ones without
+    being called so.
 
     Raises:
         TrainingError: no such folder, too few good parts in it, a mask that does not fit, or a size or number of channels that cannot be.
@@ -66,6 +67,8 @@ def load(path: Path, image_size: int, channels: int) -> Dataset:
     layout = Layout.of(path)
     found = _read(layout.training, fit)
     folder.enough(layout.training, len(found))
+    if layout.training == path and (inner := sorted({part.file.relative_to(path).parts[0] for part in found if part.file.parent != path})):
+        print(f"{path} has no folder {GOOD}: all pictures are taken for good ones, also those in {', '.join(inner)}", file=sys.stderr)
     own = [] if layout.good is None else _read(layout.good, fit)
     masks = folder.splits([part.digest for part in found], VALIDATION, TEST)
     train, validation, test = ([part for part, chosen in zip(found, mask, strict=True) if chosen] for mask in masks)

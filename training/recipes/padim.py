@@ -17,6 +17,7 @@ from training import backbone, detection
 from training.data import Dataset
 from training.layers import from_pixels, serve
 from training.loop import Run
+from training.problems import TrainingError
 from training.recipes import About, setting
 
 TASKS = {"anomaly": {"detector": "detector"}}
@@ -52,7 +53,7 @@ class Config:
     normal: int = setting(-1, "number of the class that is normal (-1: the class good; without classes, all pictures)", least=-1)
     false_positives: float = setting(0.01, "share of normal pictures that may be taken for anomalous", below=1)
     detail: Literal["fine", "all"] = setting("all", "what is looked at: texture only, or also shapes of some ten to thirty positions")
-    size: int = setting(256, "side at which the network looks at pictures", least=64)
+    size: int = setting(256, "side at which the network looks at pictures, a multiple of 8", least=64)
 
 
 CHAPTER = Config()
@@ -137,7 +138,13 @@ def serving(config: Config, data: Dataset, trained: Gaussian) -> dict[str, keras
 
 
 def describe(config: Config, data: Dataset) -> dict[str, Any]:
-    """What it was fitted on."""
+    """What it was fitted on.
+
+    Raises:
+        TrainingError: the stages' maps have no grid in common.
+    """
+    if config.size % CELLS:
+        raise TrainingError(f"--size {config.size}: it has to be a multiple of {CELLS}.")
     return detection.described(ABOUT.title, data, config.normal) | {"largest_batch": 8}
 
 
