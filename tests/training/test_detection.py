@@ -16,6 +16,7 @@ from training import data, detecting, detection, forging, metrics
 from training.__main__ import main
 from training.data import defects, textures
 from training.problems import TrainingError
+from training.recipes import padim
 
 
 def plate(seed: int, scratched: bool = False, size: tuple[int, int] = (90, 60)) -> Image.Image:
@@ -172,6 +173,9 @@ def test_thresholds_hold_what_they_promise() -> None:
         found = detection.normal(random.standard_normal(99), random.standard_normal(99), 0.05)
         above.append((random.standard_normal(1000) > found.threshold).mean())
     assert 0.045 < np.mean(above) < 0.05 + 1e-3
+    for number, share, rank in ((20, 0.1, 19), (29, 0.1, 27), (98, 0.01, 98), (99, 0.01, 99), (199, 0.01, 198)):  # (n + 1)(1 - p), up
+        ranked = detection.normal(np.arange(1.0, number + 1), 10 * np.arange(number, 0.0, -1), share)
+        assert (ranked.threshold, ranked.pixel_threshold) == (rank, 10 * rank), number
     few = detection.normal(np.arange(19.0), np.arange(19.0), 0.01)
     assert (few.threshold, few.pixel_threshold, few.promised) == (18.0, 18.0, 0.05)
     assert "5.00% at most" in detection.told(few)
@@ -200,6 +204,54 @@ def test_components_are_held_against_pictures_that_they_were_not_fitted_on() -> 
     assert value == 1.0
     assert reference is not None
     assert 0.35 < reference < 0.65
+
+
+def test_errors_become_scores() -> None:
+    random = np.random.default_rng(0)
+    errors = random.random((3, 10, 10)).astype(np.float32)
+    ranked = np.sort(errors.reshape(3, -1), axis=1)
+    assert np.asarray(detection.mean(errors)) == pytest.approx(errors.mean(axis=(1, 2)), rel=1e-5)
+    assert np.asarray(detection.largest(errors)) == pytest.approx(ranked[:, -10:].mean(axis=1), rel=1e-5)
+    assert np.asarray(detection.largest(errors[:, :2, :2])) == pytest.approx(errors[:, :2, :2].max(axis=(1, 2)), rel=1e-5)
+    each = np.asarray(detection.relative([errors, 8 * errors], np.array([0.5, 2])))
+    assert each == pytest.approx((2 * errors + 4 * errors) / 2, rel=1e-5)
+
+
+def test_errors_are_smoothed() -> None:
+    spot = np.zeros((1, 21, 21), np.float32)
+    spot[0, 10, 10] = 1
+    assert detection.smoothed(spot, 0) is spot
+    blurred = np.asarray(detection.smoothed(spot, 1.5))[0]
+    assert blurred.sum() == pytest.approx(1, rel=1e-5)
+    assert np.unravel_index(blurred.argmax(), blurred.shape) == (10, 10)
+    places = np.arange(21) - 10
+    assert np.sqrt((blurred.sum(axis=0) * places**2).sum()) == pytest.approx(1.5, rel=0.1)
+    assert np.allclose(blurred, blurred.T)
+    level = np.full((1, 8, 12), 3, np.float32)
+    assert np.allclose(detection.smoothed(level, 2), level, atol=1e-5)  # at the edges too
+
+
+def test_whitened_patches_have_one_variance_in_all_directions() -> None:
+    random = np.random.default_rng(0)
+    pictures = [random.standard_normal((500, 4)) @ np.diag([1, 5, 0.1, 20]) @ random.permutation(np.eye(4)) + 7 for _ in range(8)]
+    gaussian = padim.Gaussian(4)
+    for patches in pictures:
+        gaussian.add(patches.astype(np.float32))
+    matrix, offset = gaussian.whitening()
+    white = np.concatenate(pictures) @ matrix - offset
+    assert white.mean(axis=0) == pytest.approx(np.zeros(4), abs=0.01)
+    assert np.cov(white.T) == pytest.approx(np.eye(4), abs=0.03)  # but for the ridge
+
+
+def test_components_leave_what_normal_pictures_do_not_vary_in() -> None:
+    random = np.random.default_rng(0)
+    base = random.integers(60, 190, (1, 8, 8, 1))
+    pictures = (base + random.integers(-50, 50, (30, 1, 1, 1)) + random.integers(-2, 3, (30, 8, 8, 1))).astype(np.uint8)
+    left = detecting.Components(pictures)
+    lighter, spotted = base + 30, base.copy()
+    spotted[0, 2, 2] += 60
+    assert left.directions.shape[1] == 1
+    assert left(spotted.astype(np.uint8))[0] > 20 * left(lighter.astype(np.uint8))[0]
 
 
 def test_figures_of_detection() -> None:
