@@ -30,7 +30,7 @@ CHANGED = 8
 
 
 def moved(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A rectangle cut out and pasted elsewhere, turned by a quarter now and then (CutPaste: Li et al. 2021, section 3.2)."""
+    """A rectangle cut out and pasted elsewhere, turned by any number of quarters (CutPaste: Li et al. 2021, section 3.2)."""
     (y, x), (height, width) = _rectangle(picture, random)
     part = picture[y : y + height, x : x + width]
     part = np.rot90(part, int(random.integers(4)))

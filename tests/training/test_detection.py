@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,9 +14,10 @@ from PIL import Image, ImageDraw
 from support import ROOT, Server, encoded
 
 from service.contract.manifest import Fit, read
-from training import data, detecting, detection, forging, metrics
+from training import data, detecting, detection, forging, metrics, one_class
 from training.__main__ import main
-from training.data import defects, textures
+from training.data import defects, folder, parts, textures
+from training.job import Job
 from training.problems import TrainingError
 from training.recipes import padim
 
@@ -63,9 +66,11 @@ def mvtec(tmp_path: Path) -> Path:
 def test_a_folder_of_good_parts_is_split(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (good / "notes.txt").write_text("no picture")
     (good / "broken.png").write_bytes(b"nothing")
+    (good / ".DS_Store").write_bytes(b"of a file manager")
     plate(99, size=(60, 90)).save(good / "turned.png")
+    plate(98, size=(92, 60)).save(good / "hardly-wider.png")
     found = data.load(f"parts:{good}", 32, 3)
-    assert sum(len(split) for split in (found.train, found.validation, found.test)) == 21
+    assert sum(len(split) for split in (found.train, found.validation, found.test)) == 22
     assert all(len(split) for split in (found.train, found.validation, found.test))
     assert (found.classes, found.fit.mode, found.shape) == (("good",), "stretch", (32, 32, 3))
     assert len(found.train.names) == len(found.train)
@@ -73,6 +78,12 @@ def test_a_folder_of_good_parts_is_split(good: Path, capsys: pytest.CaptureFixtu
     assert "broken.png is left out" in told
     assert "1 files are no pictures and are left out, such as notes.txt" in told
     assert "1 pictures have other proportions than the usual 90 x 60, such as turned.png" in told
+
+
+def test_a_fifth_sets_thresholds_and_a_tenth_serves_figures() -> None:
+    digests = [hashlib.sha256(bytes([index // 256, index % 256])).hexdigest() for index in range(4000)]
+    shares = [mask.mean() for mask in folder.splits(digests, parts.VALIDATION, parts.TEST)]
+    assert shares == pytest.approx([0.7, 0.2, 0.1], abs=0.02)
 
 
 def test_the_layout_of_mvtec_is_understood(mvtec: Path) -> None:
@@ -187,6 +198,7 @@ def test_what_lies_far_from_the_others_is_named() -> None:
     scores = np.array([1.0, 1.1, 0.9, 1.05, 9.0, 0.95, 3.0, 1.0])
     assert detection.outliers(scores).tolist() == [4, 6]
     assert detection.outliers(np.where(scores == 9.0, 0.1, scores)).tolist() == [6, 4]  # whose fit was drawn to them
+    assert detection.outliers(np.array([-1, 0, 1, -1, 0, 1, 5.1, -4.9, 4.9])).tolist() == [6]  # beyond five deviations of 1
     assert detection.outliers(np.ones(9)).tolist() == []
     assert detection.outliers(scores[:6]).tolist() == []
 
@@ -368,6 +380,12 @@ def test_each_class_is_normal_in_turn(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(times) == 2
     assert main(arguments) == 0  # what is there is not made again
     assert {path: path.stat().st_mtime_ns for path in times} == times
+    kept = tmp_path / "runs" / "one-class" / "models" / "anomaly-autoencoder-1"
+    about = read(kept).training
+    job = Job("anomaly-autoencoder", "folder:shades", 64, 3, {**about.config, "variant": about.variant}, 0)
+    assert one_class._kept(kept, job) == read(kept)
+    for other in ({"precision": "bfloat16"}, {"seed": 1}, {"config": {**job.config, "epochs": 21}}, {"source": "folder:others"}):
+        assert one_class._kept(kept, dataclasses.replace(job, **other)) is None, other
     capsys.readouterr()
     assert main(["one-class", "vae", "--data", "drawn"]) == 1
     assert capsys.readouterr().err.strip() == "vae detects no anomalies."

@@ -106,7 +106,9 @@ def _read(path: Path, fit: Fit) -> list[Part]:
     for file, digest, picture in folder.readable(path):
         parts.append(Part(file, digest, images.fit(picture, fit)))
         sizes.append(picture.size)
-    others = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() not in folder.ENDINGS)
+    others = sorted(
+        file for file in path.rglob("*") if file.is_file() and file.suffix.lower() not in folder.ENDINGS and file.name[0] != "."
+    )
     if others:
         print(f"{path}: {len(others)} files are no pictures and are left out, such as {others[0].name}", file=sys.stderr)
     usual = Counter(sizes).most_common(1)[0][0] if sizes else (1, 1)
