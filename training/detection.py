@@ -143,8 +143,10 @@ def run(detector: Path, pictures: np.ndarray, run_graph: RunGraph) -> tuple[np.n
 
 
 def told(found: Normal) -> str:
-    """What thresholds promise, in a line."""
-    line = f"Thresholds from {found.pictures} normal pictures: of such, {found.promised:.2%} at most are taken for anomalous."
+    """What thresholds promise, in a line. (A mean: of one set of normal pictures they may flag more.)"""
+    line = (
+        f"Thresholds from {found.pictures} normal pictures: of such, at most {found.promised:.2%} are expected to be taken for anomalous."
+    )
     if found.promised > found.false_positives:
         needed = math.ceil(1 / found.false_positives) - 1
         line += f" To promise {found.false_positives:.2%}, {needed} are needed: python -m training calibrate NAME --data folder:PATH."
