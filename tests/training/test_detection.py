@@ -19,7 +19,7 @@ from training.__main__ import main
 from training.data import defects, folder, parts, textures
 from training.job import Job
 from training.problems import TrainingError
-from training.recipes import padim
+from training.recipes import padim, skip_ganomaly
 
 
 def plate(seed: int, scratched: bool = False, size: tuple[int, int] = (90, 60)) -> Image.Image:
@@ -413,3 +413,11 @@ def test_mistakes_with_detectors_end_in_one_line(
             code = int(stopped.code or 0)
         assert code in (1, 2), arguments
         assert said in capsys.readouterr().err.strip().splitlines()[-1], arguments
+
+
+def test_black_is_no_good_restoration_of_what_is_mostly_black() -> None:
+    """Or a generator that does not know yet where strokes are stays there."""
+    drawn = np.where(np.arange(100) < 25, 1.0, -1.0).astype(np.float32)
+    black, grey = np.full(100, -1.0, np.float32), np.full(100, -0.8, np.float32)
+    assert skip_ganomaly._difference(grey, drawn) < skip_ganomaly._difference(black, drawn)
+    assert skip_ganomaly._difference(drawn, drawn) == 0
