@@ -177,9 +177,16 @@ def averaging(steps: int, momentum: float = 0.999) -> float:
     return max(0.0, min(momentum, 1.0 - 4.0 / steps))
 
 
-def annealed(learning_rate: float, steps: int, **options: Any) -> keras.optimizers.Optimizer:
-    """Adam whose rate falls to a hundredth along a cosine, and which keeps a moving average of the weights (`averaging`)."""
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, max(1, steps), alpha=0.01)
+def annealed(learning_rate: float, steps: int, rising: int = 0, **options: Any) -> keras.optimizers.Optimizer:
+    """Adam whose rate falls to a hundredth along a cosine, and which keeps a moving average of the weights (`averaging`).
+
+    Args:
+        rising: the first steps, in which the rate rises from nothing.
+    """
+    falling = max(1, steps - rising)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if rising else learning_rate, falling, alpha=0.01, warmup_target=learning_rate if rising else None, warmup_steps=rising
+    )
     return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=averaging(max(1, steps)), **options)
 
 

@@ -38,6 +38,8 @@ ABOUT = About(
 )
 SMALLEST = 3.5
 """The smallest map is so wide at least."""
+RISING = 0.1
+"""Share of the steps in which the learning rate rises: at once in full it drives outputs so far into black that no gradient comes back."""
 PENALISED = 4
 """Of a batch, the part on which gradient penalties are taken: they cost more than all the rest."""
 
@@ -162,7 +164,11 @@ def train(config: Config, data: Dataset, run: Run) -> Trained:
     judge_loss, draw_loss = _losses(draw, judge, config)
 
     def moved() -> keras.optimizers.Optimizer:
-        return annealed(config.learning_rate, plan.steps) if improved else keras.optimizers.Adam(config.learning_rate, beta_1=0.5)
+        return (
+            annealed(config.learning_rate, plan.steps, rising=round(plan.steps * RISING))
+            if improved
+            else keras.optimizers.Adam(config.learning_rate, beta_1=0.5)
+        )
 
     draw_step = Step(draw_loss, draw.trainable_variables, moved(), [*draw.non_trainable_variables, *judge.variables])
     judge_step = Step(judge_loss, judge.trainable_variables, moved(), [*judge.non_trainable_variables, *draw.variables])
