@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from built import DETECTED, NORMAL, SIDE, brightness, build, captioner, negative
 from PIL import Image
 from support import ROOT, encoded, pixels
 
-from service.batch import LOT, Job, _start, lots_of
+from service.batch import LOT, BatchError, Job, _start, lots_of, run
 from service.contract.manifest import Fit
+from service.settings import read
 
 WHOLE = Fit(height=SIDE, width=SIDE, channels=3, mode="stretch")
 NUMBER = 150
@@ -172,10 +174,6 @@ def test_pictures_are_files_named_after_what_they_were_made_of(models: Path, pic
         (("caption", "--input", "nowhere://at/all", "--output", "{out}"), "nowhere://at/all"),
         (("caption", "--input", "{in}/notes.txt", "--output", "{out}"), "notes.txt"),
         (("caption", "--input", "{in}", "--output", "/dev/null/out"), "/dev/null/out"),
-        (("caption", "--input", "{in}", "--output", "{out}", "--workers", "0"), "--workers 0: has to be a number from 1 on."),
-        (("caption", "--input", "{in}", "--output", "{out}", "--cpus", "0"), "--cpus 0: has to be a number from 1 on."),
-        (("caption", "--input", "{in}", "--output", "{out}", "--gpus", "-0.5"), "--gpus -0.5: has to be a number from 0 on."),
-        (("caption", "--input", "{in}", "--output", "{out}", "--gpus", "nan"), "--gpus nan: has to be a number from 0 on."),
         (("caption", "--input", "{in}", "--output", "{out}", "--cpus", "5000"), "a worker is to have 5000 cores and 0 GPUs, and"),
     ],
 )
@@ -187,6 +185,21 @@ def test_what_cannot_be_done_is_told_in_a_line(models: Path, pictures: Path, tmp
     assert result.stdout == ""
     assert told in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"workers": 0}, "--workers 0: has to be a number from 1 on."),
+        ({"cpus": 0}, "--cpus 0: has to be a number from 1 on."),
+        ({"gpus": -0.5}, "--gpus -0.5: has to be a number from 0 on."),
+        ({"gpus": float("nan")}, "--gpus nan: has to be a number from 0 on."),
+    ],
+)
+def test_workers_have_to_be_some(models: Path, pictures: Path, tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(BatchError, match=re.escape(told)):
+        run(Job("caption", {}, str(pictures), str(tmp_path / "out"), **options), read(models=models))
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_ray_of_the_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
