@@ -175,6 +175,12 @@ def mean(values: Any) -> Any:
     return ops.reshape(ops.conv(ops.reshape(values, (-1, number, 1)), kernel, padding="valid"), (-1,))
 
 
+def mean_of_channels(values: Any) -> Any:
+    """The mean (batch, h, w) of the channels of values (batch, h, w, channels): a convolution, for the same reason."""
+    channels = values.shape[-1]
+    return ops.conv(values, np.full((1, 1, channels, 1), 1 / channels, np.float32), padding="same")[..., 0]
+
+
 def largest(errors: Any) -> Any:
     """The mean of the largest tenth of the errors (batch, h, w): (batch,). A defect is seldom larger, and one position says little."""
     positions = errors.shape[1] * errors.shape[2]

@@ -116,7 +116,7 @@ def _errors(pictures: Any, encode: keras.Model, draw: keras.Model, sees: keras.M
     """The squared difference by the pixel (batch, h, w), that of the discriminator's features (batch, n), and the restored pictures."""
     restored = draw([encode(pictures, training=False)], training=False)
     seen = ops.square(sees([restored], training=False) - sees([pictures], training=False))
-    return [ops.mean(ops.square(restored - pictures), axis=-1), seen], restored
+    return [detection.mean_of_channels(ops.square(restored - pictures)), seen], restored
 
 
 def serving(config: Config, data: Dataset, trained: Trained) -> dict[str, keras.Model]:

@@ -120,9 +120,23 @@ def _thinned_map(x: Any, filters: list[int], config: Config) -> Any:
     for place, (number, map_) in enumerate(zip(reversed(filters[:-1]), reversed(maps[:-1]), strict=True)):
         x = double(x)
         if place < config.skips:
-            x = layers.Concatenate()([x, _thinned(map_, config.noise)])
-        x = translation.residual(convolution(number)(x))
+            x = translation.residual(_Joined(number)(layers.Concatenate()([x, _thinned(map_, config.noise)])))
+        else:
+            x = translation.residual(convolution(number)(x))
     return leaky()(convolution(filters[0])(double(x)))
+
+
+class _Joined(layers.Conv2D):
+    """A convolution of maps of which the last channel is a skip's, and is convolved by itself: of 97 channels, say, ONNX Runtime rounds
+    differently in batches of one and of many."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__(filters, 3, padding="same", kernel_initializer="he_normal")
+
+    def call(self, inputs: Any) -> Any:
+        """(batch, h, w, channels + 1) -> (batch, h, w, filters)."""
+        maps = ops.conv(inputs[..., :-1], self.kernel[:, :, :-1], padding="same")
+        return maps + ops.conv(inputs[..., -1:], self.kernel[:, :, -1:], padding="same") + self.bias
 
 
 def _thinned(x: Any, noise: float) -> Any:
@@ -254,8 +268,8 @@ def _errors(pictures: Any, draw: keras.Model, judge: keras.Model, config: Config
     pairs = list(zip(given["features"], made["features"], strict=True))
     if config.variant == "chapter":
         pairs = pairs[-1:]
-    found = [ops.mean(ops.abs(pictures - restored), axis=-1)]
-    found += [_whole(ops.mean(ops.square(a - b), axis=-1), size) for a, b in pairs]
+    found = [detection.mean_of_channels(ops.abs(pictures - restored))]
+    found += [_whole(detection.mean_of_channels(ops.square(a - b)), size) for a, b in pairs]
     if config.variant == "improved":
         found.append(_whole(ops.softplus(given["forged"]), size))
     return found, restored

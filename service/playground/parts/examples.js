@@ -68,6 +68,8 @@ export const EXAMPLES = {
     { file: "grass-intruder.png", says: "grass with a striped thing in it", models: ["padim-grass"] },
     { file: "gravel-good.png", says: "gravel, as it should be", models: ["padim-gravel"] },
     { file: "gravel-stained.png", says: "gravel with a white stain", models: ["padim-gravel"] },
+    { file: "digit-3.png", says: "a three, which is what the model knows", models: ["skip-ganomaly-digits"] },
+    { file: "digit-5.png", says: "a five, which it does not know", models: ["skip-ganomaly-digits"] },
   ],
   caption: [
     { file: "scene-owl-books.jpg", says: "an owl above books" },
