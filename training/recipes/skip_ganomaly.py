@@ -242,8 +242,8 @@ def _losses(draw: keras.Model, judge: keras.Model, config: Config) -> tuple[Any,
 def _difference(made: Any, clean: Any) -> Any:
     """The mean of the absolute and the squared difference, halved.
 
-    By the absolute one alone black is the best restoration of thin strokes on black for as long as nothing tells where they are: six of ten
-    digits' trainings never got further.
+    By the absolute one alone black is the best restoration of thin strokes on black for as long as nothing tells where they are, and some
+    trainings never get further.
     """
     apart = ops.abs(made - clean)
     return ops.mean(apart + ops.square(apart)) / 2
