@@ -176,14 +176,14 @@ def _absolute(place: str) -> str:
 
 def _claim(job: Job, target: Place) -> None:
     """Writes down whose output it is, or finds that it is this job's; one that has nothing of another job's yet becomes this job's."""
-    path = target.at(JOB)
-    if any(name != JOB for name in target.files()) and target.system.get_file_info(path).type == fs.FileType.File:
+    path, begun = target.at(JOB), any(name != JOB for name in target.files())
+    if begun and target.system.get_file_info(path).type == fs.FileType.File:
         with target.system.open_input_file(path) as file:
             theirs = json.loads(file.read())
         if other := sorted(name for name, value in job.identity.items() if theirs.get(name) != value):
             raise BatchError(f"{job.target} has the answers of another job ({' and '.join(other)} differ): give another output.")
         return
-    if any(name != JOB for name in target.files()):
+    if begun:
         raise BatchError(f"{job.target} has files in it that are no batch's: give another output.")
     target.system.create_dir(target.root, recursive=True)
     with target.system.open_output_stream(path) as stream:

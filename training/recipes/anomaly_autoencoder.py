@@ -94,7 +94,7 @@ def serving(config: Config, data: Dataset, trained: keras.Model) -> dict[str, ke
     """`detector`: images -> scores (the mean error), errors (squared differences, over channels) and reconstruction."""
     pixels, pictures = from_pixels(data.shape[0], data.shape[2])
     restored = trained(pictures, training=False)
-    errors = ops.mean(ops.square(pictures - restored), axis=-1)
+    errors = detection.mean_of_channels(ops.square(pictures - restored))
     outputs = {
         "scores": detection.mean(errors),
         "errors": detection.smoothed(errors, data.shape[0] / 64),
