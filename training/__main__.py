@@ -24,6 +24,7 @@ CLASSIFIED = ("mnist", "fashion")
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 failed for a reason that is printed in one line, 130 interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # else off on CPUs without AVX512, where it is up to 1.5 times as fast
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every graph that is traced again
     given = sys.argv[1:] if arguments is None else arguments
     try:
