@@ -13,10 +13,10 @@ read -ra buildah <<< "${BUILDAH:-buildah}"
 read -ra options <<< "${BUILD_OPTIONS:-}"
 image=localhost/atelier:check
 place=$(mktemp -d)
-container="" server=""
+container="" runner=""
 
 finish() {
-  [ -z "$server" ] || kill "$server" 2> /dev/null || true
+  [ -z "$runner" ] || kill "$(innermost "$runner")" 2> /dev/null || true
   [ -z "$container" ] || "${buildah[@]}" rm "$container" > /dev/null
   rm -rf "$place"
 }
@@ -58,8 +58,8 @@ container=$("${buildah[@]}" from --pull-never "$image")
 inside "$container" -- python -m service doctor
 version=$(inside "$container" -- python -m service --version)
 writable=$(inside "$container" -- find / -xdev -writable -not -path '/proc/*' -not -path '/sys/*' -not -path '/dev/*' \
-  -not -path /tmp -not -path /var/tmp -not -path /run/lock -not -type l 2> /dev/null || true)
-[ -z "$writable" ] || fail "the server's user may write to: $writable"
+  -not -path /var/tmp -not -path /run/lock -not -type l 2> /dev/null || true)
+[ "$writable" = /tmp ] || fail "the server's user should be able to write to /tmp alone, not to: $writable"
 
 # Its own filesystem, the host's network: on loopback, at a free port.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -83,9 +83,9 @@ resident=$(awk '/VmRSS/ { print int($2 * 1.024 / 1000) }' "/proc/$server/status"
 models=$(python3 -c 'import json, sys; print(len(json.load(open(sys.argv[1]))["models"]))' "$place/ready.json")
 
 kill "$server"
-server=""
 code=0
 wait "$runner" || code=$?
+runner=""
 [ "$code" = 0 ] || fail "it was told to stop and ended with $code: $(cat "$place/log")"
 ! healthy 2> /dev/null || fail "the image's health check finds a server healthy that is gone"
 ((megabytes <= MOST_MEGABYTES)) || fail "the image has $megabytes MB, $MOST_MEGABYTES are allowed"

@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--seconds", type=float, default=1.0, metavar="N", help=f"a batch is measured {REPEATS} times, or so long (default: 1)"
     )
     options = parser.parse_args(arguments)
+    if options.cuda_graphs and options.provider == "tensorrt":
+        parser.error("--cuda-graphs goes with CUDA: TensorRT captures one batch size for all")
     folders = sorted(path.parent for path in options.models.glob(f"*/{manifests.FILE}"))
     if not folders:
         print(f"{options.models} has no models", file=sys.stderr)

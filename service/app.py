@@ -19,7 +19,7 @@ from service import __version__, document, operations, problems
 from service.access import Access, AccessControl
 from service.call import Call
 from service.context import RequestContext
-from service.engine.budget import Budget
+from service.engine.budget import Budget, usual
 from service.engine.cpu import usable_cores
 from service.engine.store import Store
 from service.engine.workers import Workers
@@ -69,7 +69,7 @@ def create_app(settings: Settings, loads: bool = True) -> FastAPI:
     app.state.working = working
     app.state.store = Store(settings, {task.TASK: task.ROLES for task in TASKS}, metrics.observer)
     metrics.watch(app.state.store)
-    app.state.budget = Budget(int(settings.max_work_mb * 1e6))
+    app.state.budget = Budget(usual() if settings.max_work_mb is None else int(settings.max_work_mb * 1e6))
     app.state.workers = Workers(usable_cores(), settings.queue_limit)
     for task in TASKS:
         app.router.routes.extend(task.router.routes)  # themselves: a router that is included is looked through at each request

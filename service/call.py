@@ -48,6 +48,9 @@ _FREE, _OVERLAP, _COVERED = 64, 4, 16
 """Tiles or squares that any picture may take; how many times the largest answer tiles may cover beyond that, and how many times the
 picture squares round holes."""
 
+_HOLES_BYTES = 5
+"""A pixel's, of a mask and of the numbers of its holes."""
+
 _STAGES = ("decode", "queue", "infer", "encode")
 
 
@@ -275,6 +278,7 @@ class Call:
         """
         fit, (height, width, _), scale = fit_of(model), pixels.shape, model.manifest.scale(task, role)
         if model.manifest.large == "resize":
+            self.keep(height * width * scale**2 * fit.channels)
             fitted = await self.work("decode", lambda: images.fit(images.picture(pixels), fit))
             (made,) = (await self.run(model, task, role, images=fitted[None], **_each(more, 1))).values()
             return await self.work("encode", partial(images.unfit, made[0], width * scale, height * scale, fit))
@@ -303,9 +307,10 @@ class Call:
             a copy of the picture with its holes filled.
 
         Raises:
-            ProblemError: as `run`; 413 what would be looked at covers the picture many times over.
+            ProblemError: as `run` and `keep`; 413 what would be looked at covers the picture many times over.
         """
         side = fit_of(model).height
+        self.keep(pixels.nbytes + _HOLES_BYTES * mask.size)
         holes = await self.work("decode", lambda: Holes(mask, side))
         most = _FREE * side**2 + _COVERED * mask.size
         if holes.area > most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -11,23 +12,22 @@ from pathlib import Path
 import onnxruntime
 
 from service import __version__
-from service.contract import manifest as manifests
-from service.contract.manifest import ManifestError
 from service.engine import hardware
 from service.engine.cpu import usable_cores
-from service.engine.session import SessionError
-from service.engine.store import opened, placed
+from service.engine.store import Store
 from service.settings import Settings
+from service.tasks import TASKS
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 DRIVER = "install NVIDIA's driver; in a container, the NVIDIA Container Toolkit on its host, and start it with --gpus all"
+INSTALL = "install requirements/gpu.txt in place of requirements/cpu.txt, in an environment of its own"
 LIBRARIES = {
     "libcuda.so": DRIVER,
     "libnvinfer": "for TensorRT, pip install 'tensorrt-cu13-libs==10.*'",
-    "libonnxruntime": "install requirements/gpu.txt in place of requirements/cpu.txt, in an environment of its own",
+    "libonnxruntime": INSTALL,
     "lib": "pip install -r requirements/gpu.txt brings CUDA and cuDNN",
 }
-"""What brings a library, by how its name begins; the last is for all others."""
+"""What brings a library, by how its name begins; the last is for all others, but for a provider's own that is damaged."""
 
 
 def examine(settings: Settings) -> int:
@@ -90,7 +90,7 @@ def _advice(settings: Settings) -> Iterator[str]:
     wanted = {"auto": ["cuda"] if has_gpu else [], "cpu": [], "cuda": ["cuda"], "tensorrt": ["cuda", "tensorrt"]}[settings.provider]
     for provider in wanted:
         if (why := hardware.missing(provider)) is not None:
-            yield next(advice for start, advice in LIBRARIES.items() if why.startswith(start))
+            yield next((advice for start, advice in LIBRARIES.items() if why.startswith(start)), f"{INSTALL} ({why})")
     if wanted and not has_gpu:
         yield DRIVER
     driver, needed = hardware.driver_cuda(), hardware.wanted_cuda()
@@ -99,19 +99,16 @@ def _advice(settings: Settings) -> Iterator[str]:
 
 
 def _models(settings: Settings) -> Iterator[tuple[str, str, bool]]:
-    """Each model that the settings ask for, the provider and precision of its graphs or why there is none, and whether it is served."""
-    placement, wanted = placed(settings), set(settings.load)
-    folders = sorted(path.parent for path in settings.models.glob(f"*/{manifests.FILE}"))
-    if not folders:
-        yield str(settings.models), "has no models", False
-    for folder in folders:
-        try:
-            manifest = manifests.read(folder)
-            if wanted and not wanted & {folder.name, *manifest.tasks}:
-                continue
-            most = min(manifest.largest_batch, settings.max_batch)
-            sessions = [opened(folder, graph, placement, most, settings.precision == "float16") for graph in manifest.graphs.values()]
-        except (ManifestError, SessionError) as error:
-            yield folder.name, f"not served: {error}", False
+    """Each model that the settings ask for, opened and run once as the server does it: the provider and precision of its graphs, or why it
+    is not served; and whether it is."""
+    store = Store(settings, {task.TASK: task.ROLES for task in TASKS})
+    asyncio.run(store.load())
+    for name in sorted({*store.models, *store.failures}):
+        if name in store.failures:
+            yield name, f"not served: {store.failures[name]}", False
         else:
-            yield folder.name, ", ".join(sorted({f"{session.provider} {session.precision}" for session in sessions})), True
+            batchers = store.models[name].batchers.values()
+            yield name, ", ".join(sorted({f"{batcher.provider} {batcher.precision}" for batcher in batchers})), True
+    if not store.models and not store.failures:
+        yield str(settings.models), "has no models", False
+    store.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import limits
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -27,8 +27,12 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(default=20, gt=0, le=1024, description="largest request body, in megabytes (10^6 bytes)")
     max_megapixels: float = Field(default=25, gt=0, le=1000, description="largest picture read, in 10^6 pixels")
     max_output_megapixels: float = Field(default=64, gt=0, le=1000, description="largest picture made, in 10^6 pixels")
-    max_work_mb: float = Field(
-        default=2048, gt=0, le=1_000_000, description="uploads, pictures and answers that all requests in work keep together, in megabytes"
+    max_work_mb: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="uploads, pictures and answers that all requests in work keep together, in megabytes; unset: 2048, or half of a "
+        "container's memory where that is less",
     )
     queue_limit: int = Field(
         default=1024, ge=1, le=100_000, description="items that one session runs or keeps waiting before more requests are refused"
@@ -77,6 +81,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"cannot be read ({getattr(error, 'strerror', None) or 'not text'})") from error
             if not keys:
                 raise ValueError("has no key in it, and the server would be open to all; leave the variable out if it is to be")
+        return value
+
+    @field_validator("cuda_graphs")
+    @classmethod
+    def _captured(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("provider") == "tensorrt":
+            raise ValueError("goes with CUDA: TensorRT captures one batch size for all")
         return value
 
     @field_validator("rate_limit")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 from support import MODELS, ROOT
 
 
@@ -31,6 +34,36 @@ def test_what_a_gpu_answers_is_compared(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "on cuda (ms)" in result.stdout
     assert result.stdout.splitlines()[-1].startswith("| cdcgan/decoder | ")
+
+
+class Answering:
+    """A session that gives an output as it is told."""
+
+    precision = "float32"
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def run(self, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"made": self.values}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agrees"),
+    [
+        (np.zeros(10_000, np.uint8), np.eye(1, 10_000, dtype=np.uint8)[0] * 3, True),
+        (np.zeros(10_000, np.uint8), np.eye(1, 10_000, dtype=np.uint8)[0] * 4, False),
+        (np.zeros(100, np.uint8), np.eye(1, 100, dtype=np.uint8)[0] * 2, False),
+        (np.ones(10, np.float32), np.full(10, 1.0009, np.float32), True),
+        (np.ones(10, np.float32), np.full(10, 1.002, np.float32), False),
+        (np.ones(10, np.float32), np.full(10, np.nan, np.float32), False),
+    ],
+)
+def test_what_does_not_agree_is_told(ours: np.ndarray, theirs: np.ndarray, agrees: bool, tmp_path: Path) -> None:
+    compare = runpy.run_path(str(ROOT / "docker" / "check_gpu.py"))["compare"]
+    np.savez(tmp_path / "golden.npz", **{"input.images": np.zeros((2, 3))})
+    verdict = compare(Answering(ours), Answering(theirs), tmp_path / "golden.npz", {"images": np.zeros((1, 3))}, 1)
+    assert verdict == "yes" if agrees else verdict.startswith("no: made differs by up to")
 
 
 def test_without_the_provider_it_says_so() -> None:

@@ -17,6 +17,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 MADE_BY_PROMETHEUS = {"le", "job", "instance"}
 
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+VARIABLES = {variable["name"]: variable["query"]["query"] for variable in DASHBOARD["templating"]["list"]}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,14 @@ def test_the_dashboard_asks_for_what_the_server_has(expression: str, series: dic
     for by in re.findall(r"by \(([^)]*)\)", expression):
         asked |= {label.strip() for label in by.split(",")}
     assert asked <= labels
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_the_dashboards_variables_are_labels_that_the_server_has(name: str, series: dict[str, set[str]]) -> None:
+    found = re.fullmatch(r"label_values\((\w+), (\w+)\)", VARIABLES[name])
+    assert found is not None
+    assert found[2] in series[found[1]]
+    assert any(f'{found[2]}=~"${name}"' in expression for expression in EXPRESSIONS)
 
 
 def test_the_dashboard_shows_every_series(series: dict[str, set[str]]) -> None:
@@ -95,6 +104,7 @@ def test_our_services_are_confined() -> None:
         service = COMPOSE["services"][name]
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["deploy"]["resources"]["limits"]["memory"]
 
 

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+USUAL = 2_048_000_000
+"""Bytes, where nothing else limits them."""
+LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Bytes that a container may take, its memory limit."""
+
 
 class BudgetSpent(Exception):
     """The requests in work keep as much as they may."""
+
+
+def usual() -> int:
+    """Bytes that requests may keep unless an operator says otherwise. Of a container's memory half is for them; models, and what their runs
+    need, take the rest."""
+    try:
+        return min(USUAL, int(LIMIT.read_text()) // 2)
+    except (OSError, ValueError):  # no container, or one without a limit: `max`
+        return USUAL
 
 
 class Budget:

@@ -98,7 +98,7 @@ def cuda_options(memory: int | None, capture: bool) -> dict[str, str]:
     return options
 
 
-def tensorrt_options(memory: int | None, capture: bool, folder: Path, graph: Graph, most: int) -> dict[str, str]:
+def tensorrt_options(memory: int | None, folder: Path, graph: Graph, most: int) -> dict[str, str]:
     """The settings of the TensorRT provider: one engine for all batch sizes, kept with its timings in a folder.
 
     Args:
@@ -112,7 +112,6 @@ def tensorrt_options(memory: int | None, capture: bool, folder: Path, graph: Gra
         "trt_profile_min_shapes": _shapes(graph, 1),
         "trt_profile_opt_shapes": _shapes(graph, most),
         "trt_profile_max_shapes": _shapes(graph, most),
-        "trt_cuda_graph_enable": "1" if capture else "0",
     }
     return options if memory is None else {**options, "trt_max_workspace_size": str(memory)}
 

@@ -31,8 +31,9 @@ def gpus() -> list[Gpu]:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in listed.splitlines() if line.strip()]
-    return [Gpu(name, driver, _megabytes(memory), _megabytes(free)) for name, driver, memory, free in rows]
+    rows = [[cell.strip() for cell in line.rsplit(",", 3)] for line in listed.splitlines()]
+    # what it says of a GPU that it cannot reach, or where there is none, is in no such row, and no failure to it
+    return [Gpu(row[0], row[1], _megabytes(row[2]), _megabytes(row[3])) for row in rows if len(row) == 4]
 
 
 def _megabytes(mebibytes: str) -> int:

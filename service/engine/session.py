@@ -45,7 +45,11 @@ class BadOutput(RuntimeError):
 
 
 class ProviderMissing(SessionError):
-    """The graph opened, but not on the execution provider that was demanded."""
+    """The graph opened, but not on the execution provider that was demanded; and the reasons."""
+
+    def __init__(self, message: str, reasons: str) -> None:
+        super().__init__(f"{message} ({reasons})")
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -90,17 +94,11 @@ class Session:
         """
         self.graph = graph
         self.precision = "float16" if _is_float16(path, graph) else "float32"
-        self._session, captured = _open(path, graph, placement, most)
+        self._session, self._device = _placed(path, graph, placement, most)
         self.provider: str = _provider(self._session)
         self._outputs = {port.name: port.item for port in graph.outputs}
         self._options = onnxruntime.RunOptions()
         self._check_ports(path)
-        self._device: gpu.Device | cpu.Threads
-        if self.provider == "cpu":
-            one = replace(placement, provider="cpu", threads=1)
-            self._device = cpu.Threads(self._session, graph, placement.threads, most, lambda: _open(path, graph, one, most)[0])
-        else:
-            self._device = gpu.Device(_by_size(self._session, path, graph, placement, most, captured), graph, captured)
         self.sizes = self._device.sizes
 
     @property
@@ -185,8 +183,23 @@ def _open(path: Path, graph: Graph, placement: Placement, most: int) -> tuple[on
         _check_provider(path, placement.provider, session, failures)
         for failure in failures:
             logger.warning("%s: opened otherwise than was asked for (%s)", path.name, failure)
-        return session, attempt.cuda_graphs and _provider(session) != "cpu"
+        return session, attempt.cuda_graphs and _provider(session) == "cuda"
     raise SessionError(f"{path.name}: ONNX Runtime cannot open it ({failures[0]})")
+
+
+def _placed(path: Path, graph: Graph, placement: Placement, most: int) -> tuple[onnxruntime.InferenceSession, gpu.Device | cpu.Threads]:
+    """A session, and how it runs."""
+    session, captured = _open(path, graph, placement, most)
+    if _provider(session) != "cpu":
+        try:
+            return session, gpu.Device(_by_size(session, path, graph, placement, most, captured), graph, captured)
+        except ProviderMissing as error:
+            if placement.provider != "auto":
+                raise
+            logger.warning("%s: runs on the CPU, for a GPU did not take all of its batch sizes (%s)", path.name, error.reasons)
+            session, _ = _open(path, graph, replace(placement, provider="cpu"), most)
+    one = replace(placement, provider="cpu", threads=1)
+    return session, cpu.Threads(session, graph, placement.threads, most, lambda: _open(path, graph, one, most)[0])
 
 
 def _by_size(
@@ -214,7 +227,7 @@ def _check_provider(path: Path, wanted: str, session: onnxruntime.InferenceSessi
     if wanted in ("auto", found):
         return
     reasons = [why for why in (hardware.missing(wanted), *failures[:1], "see python -m service doctor") if why]
-    raise ProviderMissing(f"{path.name}: it runs on {found}, but ATELIER_PROVIDER={wanted} was demanded ({'; '.join(reasons)})")
+    raise ProviderMissing(f"{path.name}: it runs on {found}, but ATELIER_PROVIDER={wanted} was demanded", "; ".join(reasons))
 
 
 def _provider(session: onnxruntime.InferenceSession) -> str:
@@ -246,7 +259,7 @@ def _providers(path: Path, graph: Graph, placement: Placement, most: int) -> lis
     if "cuda" in names:
         settings["cuda"] = gpu.cuda_options(memory, capture and "tensorrt" not in names)
     if "tensorrt" in names:
-        settings["tensorrt"] = gpu.tensorrt_options(memory, capture, _engines(path, placement, most), graph, most)
+        settings["tensorrt"] = gpu.tensorrt_options(memory, _engines(path, placement, most), graph, most)
     return [(_PROVIDERS[name], settings[name]) for name in names]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ import onnxruntime
 import pytest
 from support import MODELS, ROOT, Server
 
+from service import settings
 from service.contract.manifest import Float16, Graph, read
 from service.engine import gpu, hardware
 from service.engine.session import Placement, ProviderMissing, Session, SessionBroken, SessionError
 from service.engine.store import opened
+from service.settings import SettingsError
 
 Start = Callable[..., Server]
 
@@ -33,14 +36,19 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[faked.Session]:
     return faked.Session
 
 
+def smi(folder: Path, script: str) -> str:
+    """A PATH on which there is such an nvidia-smi before any other."""
+    program = folder / "bin" / "nvidia-smi"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(script)
+    program.chmod(0o755)
+    return f"{program.parent}:{os.environ['PATH']}"
+
+
 @pytest.fixture
 def bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A PATH on which there is an nvidia-smi."""
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.write_text(SMI)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", smi(tmp_path, SMI))
     hardware.gpus.cache_clear()
     yield os.environ["PATH"]
     hardware.gpus.cache_clear()
@@ -119,20 +127,52 @@ def test_what_cannot_be_captured_runs_without(fake: type[faked.Session], monkeyp
 
 
 def test_tensorrt_has_one_engine_for_all_sizes_and_keeps_it(fake: type[faked.Session], bin: str, tmp_path: Path) -> None:
-    session = Session(PATH, GRAPH, Placement("tensorrt", 1, gpu_mem_limit=2**30, cuda_graphs=True, cache=tmp_path / "cache"), 24)
+    session = Session(PATH, GRAPH, Placement("tensorrt", 1, gpu_mem_limit=2**30, cache=tmp_path / "cache"), 24)
     settings = fake.opened[-1].settings
     assert (session.provider, list(settings)) == ("tensorrt", [faked.TensorRT, faked.CUDA, faked.CPU])
     tensorrt = settings[faked.TensorRT]
     assert tensorrt["trt_profile_min_shapes"] == "latents:1x128,labels:1"
     assert tensorrt["trt_profile_opt_shapes"] == tensorrt["trt_profile_max_shapes"] == "latents:24x128,labels:24"
     assert tensorrt["trt_max_workspace_size"] == str(2**30)
-    assert (tensorrt["trt_cuda_graph_enable"], settings[faked.CUDA]["enable_cuda_graph"]) == ("1", "0")
+    assert settings[faked.CUDA]["enable_cuda_graph"] == "0"
     folder = Path(tensorrt["trt_engine_cache_path"])
     assert folder.parent == tmp_path / "cache" / "tensorrt"
     assert folder.name == f"{GRAPH.sha256[:16]}-{onnxruntime.__version__}-faked-t9-24"
     assert folder.is_dir()
     assert tensorrt["trt_timing_cache_path"] == str(folder)
     assert tensorrt["trt_engine_cache_enable"] == tensorrt["trt_timing_cache_enable"] == "1"
+
+
+def test_all_sizes_are_of_one_session_of_tensorrt(fake: type[faked.Session], bin: str, tmp_path: Path) -> None:
+    session = Session(PATH, GRAPH, Placement("tensorrt", 1, cache=tmp_path), 24)
+    for number in (1, 2, 24):
+        session.run(inputs(number))
+    (opened_once,) = fake.opened
+    assert (session.sizes, opened_once.graphs) == ([1, 2, 4, 8, 16, 24], ["", "", ""])
+
+
+def test_tensorrt_captures_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps one for all sizes, with which those of other sizes would be answered."""
+    with pytest.raises(SettingsError, match=r"^ATELIER_CUDA_GRAPHS=True: .*TensorRT captures one batch size for all"):
+        settings.read(provider="tensorrt", cuda_graphs=True)
+    assert settings.read(provider="cuda", cuda_graphs=True).cuda_graphs
+
+
+@pytest.mark.parametrize("provider", ["auto", "cuda"])
+def test_a_gpu_without_room_for_all_sizes(
+    provider: str, fake: type[faked.Session], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(settings: dict[str, dict[str, str]]) -> Exception | None:
+        return RuntimeError("out of memory") if faked.CUDA in settings and fake.opened else None
+
+    monkeypatch.setattr(fake, "refuses", staticmethod(refuse))
+    if provider == "cuda":
+        with pytest.raises(ProviderMissing, match=r"cuda was demanded \(out of memory; see"):
+            Session(PATH, GRAPH, Placement(provider, 1), 24)
+        return
+    session = Session(PATH, GRAPH, Placement(provider, 1), 24)
+    assert (session.provider, session.run(inputs(3))["images"].shape[0]) == ("cpu", 3)
+    assert "a GPU did not take all of its batch sizes (out of memory" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_named(fake: type[faked.Session], tmp_path: Path) -> None:
@@ -236,8 +276,9 @@ def lines(report: str) -> dict[str, str]:
     return {name: about.strip() for name, _, about in (line.strip().partition(" ") for line in report.splitlines())}
 
 
-def test_the_doctor_on_a_machine_without_a_gpu() -> None:
-    result = doctor()
+@pytest.mark.parametrize("script", ["#!/bin/sh\nexit 9\n", "#!/bin/sh\necho 'No devices were found'\n"])
+def test_the_doctor_on_a_machine_without_a_gpu(script: str, tmp_path: Path) -> None:
+    result = doctor(PATH=smi(tmp_path, script))
     assert (result.returncode, result.stderr) == (0, "")
     told = lines(result.stdout)
     assert told["driver"] == "none of NVIDIA's"
@@ -247,10 +288,10 @@ def test_the_doctor_on_a_machine_without_a_gpu() -> None:
     assert "To do" not in result.stdout
 
 
-def test_the_doctor_where_a_demand_is_not_met() -> None:
-    result = doctor(ATELIER_PROVIDER="cuda")
+def test_the_doctor_where_a_demand_is_not_met(tmp_path: Path) -> None:
+    result = doctor(ATELIER_PROVIDER="cuda", PATH=smi(tmp_path, "#!/bin/sh\nexit 9\n"))
     assert (result.returncode, result.stderr) == (1, "")
-    assert "vae                              not served: encoder.onnx: it runs on cpu" in result.stdout
+    assert "vae                              not served: vae/encoder.onnx: it runs on cpu" in result.stdout
     assert "requirements/gpu.txt in place of requirements/cpu.txt" in result.stdout
     assert "install NVIDIA's driver" in result.stdout
 
@@ -274,6 +315,7 @@ def test_the_doctor_on_a_machine_with_a_gpu(bin: str) -> None:
         ("libcudnn.so.9", "pip install -r requirements/gpu.txt"),
         ("libcublasLt.so.13", "pip install -r requirements/gpu.txt"),
         ("libnvinfer.so.10", "tensorrt-cu13-libs==10.*"),
+        ("/opt/libonnxruntime_providers_tensorrt.so", "(/opt/libonnxruntime_providers_tensorrt.so: not found)"),
     ],
 )
 def test_the_doctor_says_what_to_install(bin: str, missing: str, advice: str) -> None:
@@ -285,12 +327,21 @@ def test_the_doctor_says_what_to_install(bin: str, missing: str, advice: str) ->
 
 
 def test_the_doctor_of_no_models_and_of_damaged_ones(tmp_path: Path) -> None:
-    result = doctor(ATELIER_MODELS=str(tmp_path))
+    result = doctor(ATELIER_MODELS=str(tmp_path), ATELIER_LOAD="")
     assert (result.returncode, "has no models" in result.stdout) == (1, True)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{}")
     result = doctor(ATELIER_MODELS=str(tmp_path), ATELIER_LOAD="")
     assert (result.returncode, "not served: broken/manifest.json" in result.stdout) == (1, True)
+    shutil.copytree(FOLDER, tmp_path / "cdcgan")
+    with (tmp_path / "cdcgan" / GRAPH.file).open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"\xff" * 50)
+    result = doctor(ATELIER_MODELS=str(tmp_path), ATELIER_LOAD="cdcgan,nonexistent")
+    assert result.returncode == 1
+    told = lines(result.stdout)
+    assert told["cdcgan"].startswith("not served: cdcgan/decoder.onnx: its sha256 is")
+    assert told["nonexistent"].startswith("not served: ATELIER_LOAD names nonexistent")
 
 
 def test_gpus_are_those_that_the_driver_lists(bin: str) -> None:

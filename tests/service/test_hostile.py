@@ -8,12 +8,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
 from fuzz.over_http import attack, unharmed, watched
 from support import Server
+
+from service import settings
+from service.app import create_app
+from service.engine import budget
 
 Plug = Callable[..., socket.socket]
 
@@ -233,6 +238,15 @@ def test_many_large_uploads_at_once_find_no_room(start: Callable[..., Server]) -
     while post(1_000_000).status_code == 503:  # until its leaving is noticed
         pass
     assert post(3_000_000).json()["code"] == "invalid_request"  # more than all may keep together, but alone
+
+
+@pytest.mark.parametrize(("limit", "kept"), [("2147483648\n", 2**30), ("68719476736\n", 2_048_000_000), ("max\n", 2_048_000_000)])
+def test_requests_keep_half_of_a_containers_memory_at_most(limit: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr(budget, "LIMIT", tmp_path / "memory.max")
+    assert budget.usual() == kept
+    assert create_app(settings.read(), loads=False).state.budget.most == kept
+    assert create_app(settings.read(max_work_mb=12), loads=False).state.budget.most == 12_000_000
 
 
 # what is sent

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
-from built import SIDE, build, painted
+from built import SIDE, build, negative, painted
 from PIL import Image, ImageDraw
 from support import Server, encoded, pixels
 
@@ -21,6 +24,7 @@ PAINT = 200
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("inpaint") / "models"
     build(folder, "paint", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
+    build(folder, "negative", negative(), "inpaint", "inpainter", "inpainted")
     server = Server(ATELIER_MODELS=str(folder))
     assert server.until_loaded().status_code == 200
     yield server
@@ -62,9 +66,9 @@ def all_but_one(height: int, width: int) -> np.ndarray:
 MASKS = (dots, block, band, scratch, all_but_one)
 
 
-def inpainted(server: Server, picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def inpainted(server: Server, picture: np.ndarray, mask: np.ndarray, model: str = "paint") -> np.ndarray:
     files = {"image": encoded(Image.fromarray(picture)), "mask": encoded(Image.fromarray(mask.astype(np.uint8) * 255))}
-    answer = server.client.post("/v1/inpaint", files=files)
+    answer = server.client.post("/v1/inpaint", files=files, data={"model": model})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png"), answer.text
     return pixels(answer.content)
 
@@ -76,6 +80,65 @@ def test_holes_are_painted_and_nothing_else(server: Server, draw: Callable[[int,
     made = inpainted(server, picture, mask)
     assert np.array_equal(made[~mask], picture[~mask])
     assert (made[mask] == PAINT).all()
+
+
+def holes_of(size: int, height: int, width: int) -> np.ndarray:
+    """Squares of such a size, some of them across the borders of all grids, and at the edges."""
+    mask = np.zeros((height, width), bool)
+    for row, column in ((0, 0), (SIDE - size // 2, SIDE + 3), (70, SIDE // 2 * 5 - 2), (height - size, width - size)):
+        mask[row : row + size, column : column + size] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        holes_of(3, 100, 150),
+        holes_of(SIDE // 4, 100, 150),
+        holes_of(SIDE // 4 + 3, 100, 150),
+        holes_of(SIDE // 2, 100, 150),
+        scratch(100, 150),
+    ],
+    ids=["dots", "small", "middling-", "middling", "long"],
+)
+def test_what_is_painted_is_what_was_looked_at(server: Server, mask: np.ndarray) -> None:
+    """The model answers with the negative of all that it is shown."""
+    picture = noise(*mask.shape)
+    assert np.array_equal(inpainted(server, picture, mask, "negative"), np.where(mask[..., None], 255 - picture, picture))
+
+
+@pytest.mark.parametrize("draw", [block, band])
+def test_what_is_painted_in_large_holes_is_what_was_looked_at(server: Server, draw: Callable[[int, int], np.ndarray]) -> None:
+    """Scaled down and up again, so that only waves that are long enough come through; no two directions are alike."""
+    mask = draw(100, 150)
+    rows, columns = np.indices(mask.shape)
+    picture = np.stack([110 + 90 * np.sin(2 * np.pi * (rows / wave + columns / 200)) for wave in (60, 80, 97)], axis=-1).astype(np.uint8)
+    made = inpainted(server, picture, mask, "negative").astype(int)
+    apart = np.abs(made - np.where(mask[..., None], 255 - picture, picture))
+    assert (apart[mask].mean() <= 2, apart.max() <= 12) == (True, True)
+
+
+def test_what_holes_take_is_counted(start: Callable[..., Server], tmp_path: Path) -> None:
+    """A picture twice, its mask, and the holes' numbers."""
+    build(tmp_path, "paint", painted(), "inpaint", "inpainter", "inpainted", default_for=("inpaint",))
+    server = start(ATELIER_MODELS=str(tmp_path), ATELIER_MAX_WORK_MB="4")
+    server.until_loaded()
+    picture = np.zeros((500, 500, 3), np.uint8)
+    files = {"image": encoded(Image.fromarray(picture)), "mask": encoded(Image.fromarray(np.eye(500, dtype=np.uint8) * 255))}
+
+    def status() -> int:
+        return server.client.post("/v1/inpaint", files=files).status_code
+
+    assert status() == 200
+    host, port = server.url.removeprefix("http://").split(":")
+    with closing(socket.create_connection((host, int(port)))) as other:
+        other.sendall(
+            f"POST /v1/inpaint HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 2000000\r\n\r\n".encode()
+        )
+        other.sendall(b" " * 1_600_000)  # with which there is room for the picture, but not for it and its holes
+        while (found := status()) == 200:
+            pass
+    assert found == 503
 
 
 def test_a_picture_of_two_pixels(server: Server) -> None:
