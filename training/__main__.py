@@ -51,7 +51,7 @@ def _fit(options: argparse.Namespace) -> int:
         config |= {"batch_size": min(config["batch_size"], SMOKE_BATCH)} if "batch_size" in config else {}
     if options.smoke and options.data:
         raise TrainingError("--smoke draws its own pictures: leave --data out, or --smoke.")
-    source = getattr(recipe, "SMOKE", "drawn") if options.smoke else options.data or DATA
+    source = getattr(recipe, "SMOKE", "drawn") if options.smoke else options.data or getattr(recipe, "DATA", DATA)
     if options.paired:
         if not source.startswith("folder:"):
             raise TrainingError(f"--paired goes with --data folder:PATH, not with {source}.")
@@ -311,7 +311,7 @@ def _add_recipes(fit: Any, given: list[str]) -> None:
             continue
         recipe = find(name)
         command = fit.add_parser(name, help="", description=recipe.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        _add_data(command, None, DATA)
+        _add_data(command, None, getattr(recipe, "DATA", DATA))
         _add_size(command, getattr(recipe, "IMAGE_SIZE", 64))
         command.add_argument("--out", type=Path, metavar="FOLDER", help=f"model folder to write (default: models/{name})")
         command.add_argument("--default-for", nargs="*", metavar="TASK", help=DEFAULT_FOR)
@@ -407,7 +407,9 @@ def _number(kind: type, least: float | None = None, below: float | None = None) 
 
 def _add_data(command: argparse.ArgumentParser, default: str | None = DATA, told: str = "what the model was trained on") -> None:
     told = default or told
-    command.add_argument("--data", default=default, metavar="SOURCE", help=f"mnist, fashion, NAME:PATH, folder:PATH (default: {told})")
+    command.add_argument(
+        "--data", default=default, metavar="SOURCE", help=f"a name of python -m training list, NAME:PATH, folder:PATH (default: {told})"
+    )
 
 
 def _add_size(command: argparse.ArgumentParser, size: int) -> None:

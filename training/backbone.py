@@ -123,8 +123,16 @@ def maps(name: Name, size: int) -> keras.Model:
     return keras.Model(whole.inputs[0], [whole.get_layer(layer).output for layer in names])
 
 
+SMALLEST = {"vgg19": 32, "inception_v3": 75}
+"""Sides of pictures that keras.applications builds a network for."""
+
+
 def _application(name: Name, size: int) -> keras.Model:
     """The convolutions of a network of keras.applications, which keeps what it downloads in `~/.keras`."""
+    if size < SMALLEST[name]:
+        raise TrainingError(
+            f"--backbone {name}: it takes pictures of {SMALLEST[name]} x {SMALLEST[name]} pixels or more, not of {size} x {size}."
+        )
     pictures = keras.Input((size, size, 3), name="pictures")
     try:
         if name == "inception_v3":

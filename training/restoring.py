@@ -34,7 +34,7 @@ Figures = dict[str, tuple[float, float | None, str | None]]
 
 async def measure_upscale(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
     """What becomes of the test pictures, reduced to a quarter each way and uploaded as PNG and as JPEG of quality 60."""
-    truth, features = data.test.images, Features("lite1")
+    truth, features = _in_colour(data, model), Features("lite1")
     small = upscaling.reduced(truth)
     figures: Figures = {}
     for name, encode in (("upscale", media.encode), ("upscale_jpeg", partial(upscaling.as_jpeg, quality=QUALITY))):
@@ -53,8 +53,9 @@ async def measure_upscale(model: Served, data: Dataset, folder: Path) -> tuple[F
 async def measure_inpaint(model: Served, data: Dataset, folder: Path) -> tuple[Figures, dict[str, Any]]:
     """What becomes of holes of each kind in the middles of the test pictures."""
     random, features = np.random.default_rng(0), Features("lite1")
-    start = (data.test.images.shape[1] - HOLED) // 2
-    truth = data.test.images[:, max(0, start) :, max(0, start) :][:, :HOLED, :HOLED]
+    pictures = _in_colour(data, model)
+    start = max(0, pictures.shape[1] - HOLED) // 2
+    truth = pictures[:, start : start + HOLED, start : start + HOLED]
     found: dict[str, dict[str, np.ndarray]] = {}
     shown = list[list[np.ndarray]]()
     for kind in masks.KINDS:
@@ -77,6 +78,15 @@ async def measure_inpaint(model: Served, data: Dataset, folder: Path) -> tuple[F
         figures |= _beside(f"inpaint_{kind}", found[kind], "fsr")
     details = {kind: {name: values.round(4).tolist() for name, values in of.items()} for kind, of in found.items()}
     return figures, {"pictures": len(truth), "psnr_and_feature_distance": details}
+
+
+def _in_colour(data: Dataset, model: Served) -> np.ndarray:
+    """The test pictures (n, side, side, 3), of which a side is a multiple of four."""
+    pictures = data.test.images
+    if pictures.shape[-1] != 3:
+        raise TrainingError(f"--data {data.source} is grey; the figures of {model.model} are of pictures in colour.")
+    height, width = (side // 4 * 4 for side in pictures.shape[1:3])
+    return pictures[:, :height, :width]
 
 
 def _hole_figures(pictures: np.ndarray, truth: np.ndarray, holes: np.ndarray, features: Features) -> np.ndarray:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import backbone, metrics, upscaling
-from training.data import Split, load, masks
+from service import media
+from training import backbone, metrics, restoring, upscaling
+from training.data import Dataset, Split, drawn, load, masks, photos
+from training.data.folder import splits
 from training.data.pixels import to_floats, to_pixels
 from training.layers import infer, spread
 from training.problems import TrainingError
@@ -117,19 +124,46 @@ def test_luma_is_that_of_bt601() -> None:
     assert np.allclose(metrics.luma(colours), [16, 235, 81.481], atol=1e-2)
 
 
-def test_photographs_of_ones_own_are_split_by_photograph(tmp_path: Path) -> None:
+def test_photographs_of_ones_own_are_split_by_photograph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
     for index in range(5):
         level = random.integers(0, 200, 3)
         rough = (level + random.integers(0, 55, (420, 600, 3))).astype(np.uint8)
         Image.fromarray(rough).save(tmp_path / f"{index}.png")
-    Image.fromarray(np.zeros((420, 600, 3), np.uint8)).save(tmp_path / "flat.png")
+    for shade in range(20):  # wherever their digests lie
+        Image.new("RGB", (600, 420), (shade, 0, 0)).save(tmp_path / f"flat-{shade}.png")
     Image.new("RGB", (200, 200)).save(tmp_path / "small.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "0.png").read_bytes()[:5000])
+    for index in range(5):
+        (tmp_path / f"{index}-again.png").write_bytes((tmp_path / f"{index}.png").read_bytes())
     data = load(f"photos:{tmp_path}")
     assert data.train.images.shape[1:] == data.validation.images.shape[1:] == (192, 192, 3)
     assert data.test.images.shape[1:] == (384, 384, 3)
     seen = [level for split in (data.train, data.validation, data.test) for level in _levels(split)]
     assert len(seen) == len(set(seen)) == 5
+    told = capsys.readouterr().err
+    assert [f"flat-{shade}.png is left out: it is flat" in told for shade in range(20)] == [True] * 20
+    assert "cut.png is left out" in told
+
+
+def test_of_many_photographs_there_are_fewer_squares_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    for index in range(6):
+        Image.fromarray(random.integers(0, 255, (600, 600, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    whole = len(load(f"photos:{tmp_path}").train)
+    monkeypatch.setattr(photos, "TOGETHER", 30)
+    some = load(f"photos:{tmp_path}")
+    assert whole > len(some.train) == 5 * (6 - 2)
+    assert (len(some.validation), len(some.test)) == (8, 1)
+
+
+def test_copies_are_held_out_together() -> None:
+    for number in range(3, 9):
+        digests = [hashlib.sha256(bytes([index])).hexdigest() for index in range(number)]
+        parts = [splits(digests * 2, 0.0001, 0.0001), splits(digests, 0.0001, 0.0001)]
+        for twice, once in zip(*parts, strict=True):
+            assert once.any()
+            assert twice.tolist() == [*once, *once]
 
 
 def _levels(split: Split) -> set[tuple[int, ...]]:
@@ -139,10 +173,86 @@ def _levels(split: Split) -> set[tuple[int, ...]]:
 
 def test_a_folder_without_large_photographs_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (200, 200)).save(tmp_path / "small.png")
-    with pytest.raises(TrainingError, match="no photographs of 384 x 384"):
+    with pytest.raises(TrainingError, match="no 3 photographs of 384 x 384"):
         load(f"photos:{tmp_path}")
     with pytest.raises(TrainingError, match="no such folder"):
         load(f"photos:{tmp_path}/nowhere")
+
+
+class Restoring:
+    """Answers as a server would whose model restores pictures so."""
+
+    model = "restoring"
+
+    def __init__(self, restore: Callable[..., np.ndarray]) -> None:
+        self.restore = restore
+
+    async def shown(self, task: str, pictures: np.ndarray, *, encode: Callable[[np.ndarray], bytes] = media.encode) -> Any:
+        uploaded = np.stack([upscaling.read(encode(picture)) for picture in pictures])
+        return self.answers(self.restore(uploaded))
+
+    async def filled(self, task: str, pictures: np.ndarray, holes: np.ndarray) -> Any:
+        return self.answers(self.restore(pictures, holes))
+
+    def answers(self, pictures: np.ndarray) -> Any:
+        return [{"image": base64.b64encode(media.encode(picture)).decode()} for picture in pictures]
+
+
+def textured(side: int) -> Dataset:
+    """Two test pictures with waves and noise."""
+    random, (rows, columns) = np.random.default_rng(0), np.indices((side, side))
+    waves = [np.sin(rows / wave) + np.cos(columns / (wave + 3)) for wave in (3, 8)]
+    levels = 120 + 40 * np.stack(waves)[..., None] + random.normal(0, 8, (2, side, side, 3))
+    return dataclasses.replace(drawn.load(), test=Split(levels.clip(0, 255).astype(np.uint8), np.zeros(2, np.int32)))
+
+
+def test_figures_of_an_upscaler(tmp_path: Path) -> None:
+    data = textured(98)  # of which 96 are measured
+    truth = data.test.images[:, :96, :96]
+
+    def measured(restore: Callable[..., np.ndarray]) -> dict[str, Any]:
+        return asyncio.run(restoring.measure_upscale(Restoring(restore), data, tmp_path))[0]  # type: ignore[arg-type]
+
+    plain = measured(upscaling.enlarged)
+    for upload in ("upscale", "upscale_jpeg"):
+        for figure in ("psnr", "feature_distance"):
+            value, reference, _ = plain[f"{upload}_{figure}"]
+            assert value == pytest.approx(reference)
+    assert plain["upscale_jpeg_psnr"][0] < plain["upscale_psnr"][0]
+    assert plain["upscale_colour_shift"][0] == 0
+    right = measured(lambda uploaded: truth)
+    assert right["upscale_psnr"][0] > 80
+    assert right["upscale_psnr"][1] == pytest.approx(plain["upscale_psnr"][1])
+    assert right["upscale_feature_distance"][0] == pytest.approx(0, abs=1e-5)
+    framed = truth.copy()
+    framed[:, :4] = framed[:, :, -4:] = 0  # where nothing counts
+    assert measured(lambda uploaded: framed)["upscale_psnr"][0] > 80
+
+
+def test_figures_of_a_painter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "HOLED", 80)  # OpenCV takes its time
+    data = textured(84)  # of which the middle is measured
+    truth = data.test.images[:, 2:82, 2:82]
+
+    def measured(restore: Callable[..., np.ndarray]) -> dict[str, Any]:
+        return asyncio.run(restoring.measure_inpaint(Restoring(restore), data, tmp_path))[0]  # type: ignore[arg-type]
+
+    plain = measured(lambda given, holes: np.stack([restoring.PEERS["fsr"](*pair) for pair in zip(given, holes, strict=True)]))
+    for figure in ("inpaint_psnr", "inpaint_feature_distance", "inpaint_text_psnr", "inpaint_scratches_feature_distance"):
+        value, reference, name = plain[figure]
+        assert (value, name) == (pytest.approx(reference), "OpenCV's FSR, fast")
+    assert plain["inpaint_centre_psnr"][2] == "OpenCV's Telea"
+    off = measured(lambda given, holes: np.where(holes[..., None], np.clip(truth.astype(int) + 10, 0, 255), truth).astype(np.uint8))
+    assert off["inpaint_psnr"][0] == pytest.approx(20 * np.log10(255 / 10), abs=0.2)  # in holes alone
+    with pytest.raises(TrainingError, match="values outside of holes"):
+        measured(lambda given, holes: truth + np.uint8(1))
+
+
+def test_grey_pictures_are_no_measure(tmp_path: Path) -> None:
+    whole = textured(96)
+    grey = dataclasses.replace(whole, test=Split(whole.test.images[..., :1], whole.test.labels))
+    with pytest.raises(TrainingError, match="is grey"):
+        asyncio.run(restoring.measure_upscale(Restoring(upscaling.enlarged), grey, tmp_path))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "builder", "number", "width"), [("vgg19", "VGG19", 16, 512), ("inception_v3", "InceptionV3", 11, 2048)])
@@ -159,6 +269,9 @@ def test_other_backbones(monkeypatch: pytest.MonkeyPatch, name: backbone.Name, b
     assert len(maps) == number
     assert all(one.shape[0] == 1 and one.shape[1] <= 96 for one in maps)
     assert backbone.embedder(name, 96)(pictures)["embedding"].shape == (1, width)
+
+    with pytest.raises(TrainingError, match=rf"--backbone {name}: it takes pictures of \d\d x \d\d pixels or more, not of 24 x 24"):
+        backbone.maps(name, 24)
 
     def unreachable(**options: Any) -> Any:
         raise OSError("no connection")

@@ -16,7 +16,7 @@ from PIL import Image
 from service.contract import images
 from service.contract.manifest import Fit
 from training.data import Dataset, Split
-from training.data.folder import files
+from training.data.folder import files, splits
 from training.problems import TrainingError
 
 SIDE, STRIDE = 192, 128
@@ -24,6 +24,8 @@ LARGE = 384
 """Side of the squares of the test split, a few of each photograph."""
 A_PHOTOGRAPH = {"train": 240, "validation": 8, "test": 6}
 """Squares of one, at most."""
+TOGETHER = 12_000
+"""Squares for training, at most, 1.3 GB: of many photographs fewer each."""
 FLAT = 2.0
 """Levels from a pixel to the next, on average, below which there is nothing to learn from a square."""
 BACKGROUNDS, WALLPAPERS = Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers")
@@ -52,19 +54,20 @@ def load(path: Path | None = None) -> Dataset:
     """Cuts photographs into squares of 192 x 192 pixels, those of the test split of 384 x 384.
 
     Args:
-        path: a folder of photographs, of which about every tenth each is held out for choices and for figures, by its content.
+        path: a folder of photographs, of which about every tenth each is held out for choices and for figures, by its content. Copies of
+            one are held out together, and further photographs move none that is held out.
 
     Raises:
-        TrainingError: a package is missing; a folder without enough photographs of at least 384 x 384 pixels.
+        TrainingError: a package is missing; a folder with fewer than three photographs of at least 384 x 384 pixels that are not flat.
     """
-    found = packages(INSTEAD) if path is None else _folder(path)
+    photographs = None if path is None else _photographs(path)
+    found = packages(INSTEAD) if photographs is None else _read(photographs)
+    most = A_PHOTOGRAPH | ({} if photographs is None else {"train": max(1, min(A_PHOTOGRAPH["train"], TOGETHER // len(photographs)))})
     names: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     squares: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
     for name, split, pixels in found:
         names[split].append(name)
-        squares[split] += _squares(pixels, split)
-    if empty := [split for split, held in squares.items() if not held]:
-        raise TrainingError(f"There are no photographs of {LARGE} x {LARGE} pixels or more for {', '.join(empty)}: {INSTEAD}.")
+        squares[split] += _squares(pixels, split, most[split])
     splits = {split: Split(np.stack(held), np.zeros(len(held), np.int32)) for split, held in squares.items()}
     return Dataset(
         name="photos",
@@ -113,39 +116,50 @@ def packages(instead: str) -> Iterator[tuple[str, str, np.ndarray]]:
         yield name, split, images.whole(picture, 3)
 
 
-def _folder(path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """One photograph at a time: all of them at once would not fit into memory."""
+def _photographs(path: Path) -> dict[Path, str]:
+    """The split of each photograph below a folder that is large enough and not flat."""
     if not path.is_dir():
         raise TrainingError(f"--data photos:{path}: there is no such folder.")
-    digests = dict(sorted(((file, digest) for file, digest in _large(path)), key=lambda pair: pair[1]))
-    held = max(1, len(digests) // 10)
-    order = list(digests)
-    splits = dict.fromkeys(order[:held], "validation") | dict.fromkeys(order[held : 2 * held], "test")
-    for file in sorted(order):
-        try:
-            yield file.name, splits.get(file, "train"), images.whole(images.decode(file.read_bytes()), 3)
-        except (images.UnreadableImage, OSError) as error:
-            print(f"{file} is left out: {error}", file=sys.stderr)
+    digests = {file: digest for file in files(path) if (digest := _usable(file)) is not None}
+    if len(set(digests.values())) < FEWEST:
+        wanted = f"{FEWEST} photographs of {LARGE} x {LARGE} pixels or more that differ and are not flat"
+        raise TrainingError(f"--data photos:{path}: there are no {wanted}: {INSTEAD}.")
+    _, validation, test = splits(list(digests.values()))
+    held = zip(digests, validation, test, strict=True)
+    return {file: "validation" if chosen else "test" if measured else "train" for file, chosen, measured in held}
 
 
-def _large(path: Path) -> Iterator[tuple[Path, str]]:
-    """The pictures below a folder that are large enough, by their headers, with the digest of their content."""
-    for file in files(path):
-        content = file.read_bytes()
-        try:
-            if min(images.declared_size(content)) >= LARGE:
-                yield file, hashlib.sha256(content).hexdigest()
-        except images.UnreadableImage as error:
-            print(f"{file} is left out: {error}", file=sys.stderr)
+FEWEST = 3
 
 
-def _squares(pixels: np.ndarray, split: str) -> list[np.ndarray]:
+def _usable(file: Path) -> str | None:
+    """The digest of a photograph's content, if squares can be cut out of it. Of what is too small only the header is read."""
+    content = file.read_bytes()
+    try:
+        if min(images.declared_size(content)) < LARGE:
+            return None
+        if _squares(images.whole(images.decode(content), 3), "test", 1):
+            return hashlib.sha256(content).hexdigest()
+        why = "it is flat"
+    except (images.UnreadableImage, OSError) as error:
+        why = str(error)
+    print(f"{file} is left out: {why}", file=sys.stderr)
+    return None
+
+
+def _read(photographs: dict[Path, str]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """One photograph at a time: all of them at once would not fit into memory."""
+    for file, split in photographs.items():
+        yield file.name, split, images.whole(images.decode(file.read_bytes()), 3)
+
+
+def _squares(pixels: np.ndarray, split: str, most: int) -> list[np.ndarray]:
     """Squares of a photograph that are not flat, spread over it; those for training overlap."""
     side, stride = (LARGE, LARGE) if split == "test" else (SIDE, STRIDE if split == "train" else SIDE)
     height, width, _ = pixels.shape
     places = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
     rough = [square for square in (pixels[y : y + side, x : x + side] for y, x in places) if _roughness(square) >= FLAT]
-    chosen = np.linspace(0, len(rough) - 1, min(len(rough), A_PHOTOGRAPH[split])).astype(int)
+    chosen = np.linspace(0, len(rough) - 1, min(len(rough), most)).astype(int)
     return [rough[index].copy() for index in chosen]
 
 

@@ -27,6 +27,7 @@ from training.recipes import About, setting
 from training.step import Step, annealed
 
 TASKS = {"inpaint": {"inpainter": "inpainter"}}
+DATA = "photos"
 SMOKE = "drawn-pairs"
 
 ABOUT = About(

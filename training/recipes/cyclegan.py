@@ -25,6 +25,7 @@ from training.recipes import About, setting
 from training.step import Step
 
 TASKS = {"translate": {"translator": "translator"}}
+DATA = "maps"
 SMOKE = "drawn-pairs"
 SERVING = ("direction",)
 

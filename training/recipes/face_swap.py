@@ -27,6 +27,7 @@ from training.recipes import About, setting
 from training.step import Step
 
 TASKS = {"swap": {"swapper": "swapper"}}
+DATA = "emoji-people"
 SMOKE = "drawn-pairs"
 
 ABOUT = About(

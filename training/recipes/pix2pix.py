@@ -26,6 +26,7 @@ from training.recipes import About, setting
 from training.step import Step
 
 TASKS = {"translate": {"translator": "translator"}}
+DATA = "maps"
 SMOKE = "drawn-pairs"
 
 ABOUT = About(

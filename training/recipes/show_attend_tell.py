@@ -34,6 +34,7 @@ from training.step import Step, annealed
 from training.unknown import unknown
 
 TASKS = {"caption": {"encoder": "encoder", "step": "step"}}
+DATA = "scenes"
 SMOKE = "drawn-scenes"
 IMAGE_SIZE = 192
 

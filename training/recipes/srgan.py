@@ -23,6 +23,7 @@ from training.recipes import About, setting
 from training.step import Step, annealed
 
 TASKS = {"upscale": {"upscaler": "upscaler"}}
+DATA = "photos"
 SMOKE = "drawn-pairs"
 
 ABOUT = About(
