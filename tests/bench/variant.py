@@ -13,5 +13,5 @@ from service.engine import session, store
 if __name__ == "__main__":
     spinning, run = sys.argv[1:]
     session.SPIN_MICROSECONDS = int(spinning)
-    store.CPU_RUN_SECONDS = float(run) or None
+    store.CPU_RUN_SECONDS = float(run) or 3600.0
     sys.exit(main([]))
