@@ -65,7 +65,7 @@ class Server:
 
     def until_loaded(self) -> httpx.Response:
         """Waits until the models are loaded, well or badly, and gives the last answer of /health/ready."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             answer = self.client.get("/health/ready")
             if answer.json()["loaded"]:
