@@ -267,7 +267,7 @@ def test_a_server_without_the_gpu_that_it_demands_is_not_ready(start: Start) -> 
 
 def doctor(module: str = "service", **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
-    variables = clean | {"ATELIER_MODELS": str(MODELS), "ATELIER_LOAD": "vae,digits", "PYTHONPATH": str(ROOT / "tests")} | environment
+    variables = clean | {"ATELIER_MODELS": str(MODELS), "ATELIER_LOAD": "vae,cdcgan", "PYTHONPATH": str(ROOT / "tests")} | environment
     command = [sys.executable, "-m", module, "doctor"]
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120, check=False)
 
@@ -319,7 +319,7 @@ def test_the_doctor_on_a_machine_with_a_gpu(bin: str) -> None:
     ],
 )
 def test_the_doctor_says_what_to_install(bin: str, missing: str, advice: str) -> None:
-    result = doctor("faked", PATH=bin, FAKED_MISSING=missing, ATELIER_PROVIDER="tensorrt")
+    result = doctor("faked", PATH=bin, FAKED_MISSING=missing, ATELIER_PROVIDER="tensorrt", ATELIER_LOAD="cdcgan")
     assert result.returncode == 1
     assert f"does not load ({missing}: not found)" in result.stdout
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("  - ")]
