@@ -53,7 +53,7 @@ async def inpaint(call: CurrentCall, request: Annotated[InpaintRequest, bodies.b
     if mask.shape != (height, width):
         raise invalid(["body", "mask"], f"is {mask.shape[1]} x {mask.shape[0]}; the picture is {width} x {height}")
     if not mask.any():
-        raise invalid(["body", "mask"], "no pixel is brighter than half, so there is nothing to paint")
+        raise invalid(["body", "mask"], "no pixel is brighter than half (what is transparent is not), so there is nothing to paint")
     if mask.all():
         raise invalid(["body", "mask"], "every pixel is brighter than half, so nothing is left to go by")
     image = await call.fill_holes(model, TASK, "inpainter", pixels, mask)
