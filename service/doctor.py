@@ -102,13 +102,15 @@ def _models(settings: Settings) -> Iterator[tuple[str, str, bool]]:
     """Each model that the settings ask for, opened and run once as the server does it: the provider and precision of its graphs, or why it
     is not served; and whether it is."""
     store = Store(settings, {task.TASK: task.ROLES for task in TASKS})
-    asyncio.run(store.load())
-    for name in sorted({*store.models, *store.failures}):
-        if name in store.failures:
-            yield name, f"not served: {store.failures[name]}", False
-        else:
-            batchers = store.models[name].batchers.values()
-            yield name, ", ".join(sorted({f"{batcher.provider} {batcher.precision}" for batcher in batchers})), True
-    if not store.models and not store.failures:
-        yield str(settings.models), "has no models", False
-    store.close()
+    try:
+        asyncio.run(store.load())
+        for name in sorted({*store.models, *store.failures}):
+            if name in store.failures:
+                yield name, f"not served: {store.failures[name]}", False
+            else:
+                batchers = store.models[name].batchers.values()
+                yield name, ", ".join(sorted({f"{batcher.provider} {batcher.precision}" for batcher in batchers})), True
+        if not store.models and not store.failures:
+            yield str(settings.models), "has no models", False
+    finally:
+        store.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 USUAL = 2_048_000_000
 """Bytes, where nothing else limits them."""
-LIMIT = Path("/sys/fs/cgroup/memory.max")
-"""Bytes that a container may take, its memory limit."""
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container has its memory limit, in bytes: version 2 of control groups, and version 1."""
 
 
 class BudgetSpent(Exception):
@@ -17,10 +18,10 @@ class BudgetSpent(Exception):
 def usual() -> int:
     """Bytes that requests may keep unless an operator says otherwise. Of a container's memory half is for them; models, and what their runs
     need, take the rest."""
-    try:
-        return min(USUAL, int(LIMIT.read_text()) // 2)
-    except (OSError, ValueError):  # no container, or one without a limit: `max`
-        return USUAL
+    for limit in LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit: `max`
+            return min(USUAL, int(limit.read_text()) // 2)
+    return USUAL
 
 
 class Budget:

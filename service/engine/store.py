@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -394,7 +394,7 @@ class _Reading:
                 self.settings.queue_limit,
                 CPU_RUN_SECONDS if session.provider == "cpu" else None,
                 self.store.observer(folder.name, name),
-                partial(_reopen, folder, session.graph, placement, manifest, most, half),
+                partial(_reopen, folder, session.graph, replace(placement, provider=session.provider), manifest, most, half),
                 partial(self.store.lose, folder.name),
                 self.settings.run_seconds,
             )
@@ -436,8 +436,14 @@ def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, 
     spread over the threads where there are as many."""
     session = opened(folder, graph, placement, most, half)
     first = partial(_first, session, len(manifest.classes), placement.longest)
-    for rows in session.sizes:
-        first(rows)
+    try:
+        for rows in session.sizes:
+            first(rows)
+    except SessionError as error:
+        if placement.provider != "auto" or session.provider == "cpu":
+            raise
+        logger.warning("%s/%s runs on the CPU, for on a GPU %s", folder.name, graph.file, str(error).removeprefix(f"{graph.file}: "))
+        return _open(folder, graph, replace(placement, provider="cpu"), manifest, most, half)
     if session.provider == "cpu" and first(1) * placement.threads > CPU_RUN_SECONDS:  # which also gives back more of what the largest took
         session.spread()
         if session.abreast > 1:

@@ -19,6 +19,7 @@ from service import settings
 from service.contract.manifest import Float16, Graph, read
 from service.engine import gpu, hardware
 from service.engine.session import Placement, ProviderMissing, Session, SessionBroken, SessionError
+from service.engine.store import _open as warmed
 from service.engine.store import opened
 from service.settings import SettingsError
 
@@ -173,6 +174,18 @@ def test_a_gpu_without_room_for_all_sizes(
     session = Session(PATH, GRAPH, Placement(provider, 1), 24)
     assert (session.provider, session.run(inputs(3))["images"].shape[0]) == ("cpu", 3)
     assert "a GPU did not take all of its batch sizes (out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("provider", ["auto", "cuda"])
+def test_a_gpu_without_room_for_the_first_runs(provider: str, fake: type[faked.Session], caplog: pytest.LogCaptureFixture) -> None:
+    fake.fails.append(RuntimeError("CUDA failure 2: out of memory"))
+    if provider == "cuda":
+        with pytest.raises(SessionError, match=r"the first run failed \(CUDA failure 2: out of memory\)"):
+            warmed(FOLDER, GRAPH, Placement(provider, 1), read(FOLDER), 8, False)
+        return
+    session = warmed(FOLDER, GRAPH, Placement(provider, 1), read(FOLDER), 8, False)
+    assert (session.provider, session.run(inputs(3))["images"].shape[0]) == ("cpu", 3)
+    assert "cdcgan/decoder.onnx runs on the CPU, for on a GPU the first run failed (CUDA failure 2: out of memory)" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_named(fake: type[faked.Session], tmp_path: Path) -> None:

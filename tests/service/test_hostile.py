@@ -243,7 +243,7 @@ def test_many_large_uploads_at_once_find_no_room(start: Callable[..., Server]) -
 @pytest.mark.parametrize(("limit", "kept"), [("2147483648\n", 2**30), ("68719476736\n", 2_048_000_000), ("max\n", 2_048_000_000)])
 def test_requests_keep_half_of_a_containers_memory_at_most(limit: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text(limit)
-    monkeypatch.setattr(budget, "LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr(budget, "LIMITS", (tmp_path / "missing", tmp_path / "memory.max"))
     assert budget.usual() == kept
     assert create_app(settings.read(), loads=False).state.budget.most == kept
     assert create_app(settings.read(max_work_mb=12), loads=False).state.budget.most == 12_000_000

@@ -159,8 +159,8 @@ def enough(path: Path, number: int) -> None:
 
 
 def splits(digests: list[str], validation: float = 0.1, test: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Masks of training, validation and test pictures: by the digests, and where that leaves one of them empty by their order. Those of one
-    digest are together.
+    """Masks of training, validation and test pictures: by the digests, and where one of them would be empty, as with few pictures it may, by
+    their order. Those of one digest are together.
 
     Raises:
         TrainingError: nothing is left for training, since too many digests are the same.
@@ -170,6 +170,8 @@ def splits(digests: list[str], validation: float = 0.1, test: float = 0.1) -> tu
     chosen, held = (max(1, int(part * len(different))) for part in (validation, test))
     last = (share >= 1 - test) if (share >= 1 - test).any() else ranks >= len(ranks) - held
     first = ~last & ((share < validation) if ((share < validation) & ~last).any() else ranks < chosen)
+    if (last | first).all():
+        last, first = ranks >= len(ranks) - held, ranks < chosen
     if (last | first).all():
         raise TrainingError(f"Of {len(digests)} pictures too many have the same content: none is left to train on.")
     return (~last & ~first)[which], first[which], last[which]

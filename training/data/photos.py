@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,8 +25,8 @@ LARGE = 384
 """Side of the squares of the test split, a few of each photograph."""
 A_PHOTOGRAPH = {"train": 240, "validation": 8, "test": 6}
 """Squares of one, at most."""
-TOGETHER = 12_000
-"""Squares for training, at most, 1.3 GB: of many photographs fewer each."""
+TOGETHER = {"train": 12_000, "validation": 1_000, "test": 500}
+"""Squares of all photographs, 1.6 GB, where one of each is not more: of many photographs there are fewer each."""
 FLAT = 2.0
 """Levels from a pixel to the next, on average, below which there is nothing to learn from a square."""
 BACKGROUNDS, WALLPAPERS = Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers")
@@ -55,19 +56,22 @@ def load(path: Path | None = None) -> Dataset:
 
     Args:
         path: a folder of photographs, of which about every tenth each is held out for choices and for figures, by its content. Copies of
-            one are held out together, and further photographs move none that is held out.
+            one are held out together.
 
     Raises:
         TrainingError: a package is missing; a folder with fewer than three photographs of at least 384 x 384 pixels that are not flat.
     """
     photographs = None if path is None else _photographs(path)
     found = packages(INSTEAD) if photographs is None else _read(photographs)
-    most = A_PHOTOGRAPH | ({} if photographs is None else {"train": max(1, min(A_PHOTOGRAPH["train"], TOGETHER // len(photographs)))})
+    number = Counter(photographs.values() if photographs is not None else ())
+    most = {split: max(1, min(each, TOGETHER[split] // max(1, number[split]))) for split, each in A_PHOTOGRAPH.items()}
     names: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     squares: dict[str, list[np.ndarray]] = {"train": [], "validation": [], "test": []}
     for name, split, pixels in found:
         names[split].append(name)
         squares[split] += _squares(pixels, split, most[split])
+    if empty := [split for split, held in squares.items() if not held]:
+        raise TrainingError(f"--data photos:{path}: photographs for {', '.join(empty)} are flat but for their edges: {INSTEAD}.")
     splits = {split: Split(np.stack(held), np.zeros(len(held), np.int32)) for split, held in squares.items()}
     return Dataset(
         name="photos",
