@@ -159,7 +159,7 @@ def enough(path: Path, number: int) -> None:
 
 
 def splits(digests: list[str], validation: float = 0.1, test: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Masks of training, validation and test pictures: by the digests, and where one of them would be empty, as with few pictures it may, by
+    """Masks of training, validation and test pictures: by the digests, and where one would be empty, as with few pictures it may, by
     their order. Those of one digest are together.
 
     Raises:
