@@ -107,6 +107,7 @@ async def _loading(app: FastAPI) -> AsyncIterator[None]:
         app.state.loading = asyncio.create_task(app.state.store.load())
         app.state.loading.add_done_callback(_report)
         yield
+        app.state.store.draining = True  # no further model is opened, for instance where the port was taken
         await asyncio.wait([app.state.loading])
 
 

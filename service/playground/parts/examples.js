@@ -4,6 +4,7 @@ const DIGITS = ["vae", "vae-map", "autoencoder"];
 const CLOTHES = ["vae-fashion"];
 const FROM_RELIEF = ["pix2pix-relief-to-satellite", "cyclegan-relief-to-satellite"];
 const FROM_SATELLITE = ["pix2pix-satellite-to-relief", "cyclegan-satellite-to-relief"];
+const DETECTORS_OF_THREES = ["skip-ganomaly-digits", "f-anogan-digits"];
 
 /** A digit that somebody draws: what it is for. */
 export const DRAWN_DIGIT = { models: DIGITS };
@@ -68,8 +69,8 @@ export const EXAMPLES = {
     { file: "grass-intruder.png", says: "grass with a striped thing in it", models: ["padim-grass"] },
     { file: "gravel-good.png", says: "gravel, as it should be", models: ["padim-gravel"] },
     { file: "gravel-stained.png", says: "gravel with a white stain", models: ["padim-gravel"] },
-    { file: "digit-3.png", says: "a three, which is what the model knows", models: ["skip-ganomaly-digits"] },
-    { file: "digit-5.png", says: "a five, which it does not know", models: ["skip-ganomaly-digits"] },
+    { file: "digit-3.png", says: "a three, which is what the model knows", models: DETECTORS_OF_THREES },
+    { file: "digit-5.png", says: "a five, which it does not know", models: DETECTORS_OF_THREES },
   ],
   caption: [
     { file: "scene-owl-books.jpg", says: "an owl above books" },
