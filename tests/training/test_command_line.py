@@ -166,12 +166,11 @@ def test_variants_in_half_precision_are_listed_and_served(tmp_path: Path, inside
         assert len(server.client.post("/v1/digits", json={"digits": "407"}).json()["images"]) == 3
 
 
-@pytest.mark.parametrize(("recipe", "figure"), [("srresnet", "upscale_jpeg_psnr"), ("context-encoder", "inpaint_scratches_psnr")])
-def test_pictures_of_any_size_are_measured(tmp_path: Path, recipe: str, figure: str) -> None:
-    assert run(tmp_path, "fit", recipe, "--smoke", "--width", "8", "--blocks", "2", "--out", "models/one").returncode == 0
+def test_pictures_of_any_size_are_measured(tmp_path: Path) -> None:
+    assert run(tmp_path, "fit", "context-encoder", "--smoke", "--width", "8", "--blocks", "2", "--out", "models/one").returncode == 0
     result = run(tmp_path, "evaluate", "one", "--data", "drawn-pairs")
     assert result.returncode == 0, result.stderr
-    metric = read(tmp_path / "models" / "one").metrics[figure]
+    metric = read(tmp_path / "models" / "one").metrics["inpaint_scratches_psnr"]
     assert np.isfinite(metric.value)
     assert metric.reference is not None
 
@@ -213,7 +212,7 @@ def test_both_ways_of_one_run_are_exported(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "60", "--batch-size", "32", "--width", "16", "--prior-epochs", "0"]
+    options = ["fit", "autoencoder", "--data", "drawn", "--epochs", "30", "--batch-size", "32", "--width", "16", "--prior-epochs", "0"]
     options += ["--out", "models/ae"]
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -229,15 +228,15 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     resumed = run(parts, *options, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     with np.load(whole / "runs/ae/checkpoint.npz") as one, np.load(parts / "runs/ae/checkpoint.npz") as other:
-        assert json.loads(str(one["about"]))["step"] == json.loads(str(other["about"]))["step"] == 60 * (192 // 32)
+        assert json.loads(str(one["about"]))["step"] == json.loads(str(other["about"]))["step"] == 30 * (192 // 32)
         names = [name for name in one.files if name != "about"]
         assert all(np.allclose(one[name], other[name], atol=1e-3) for name in names)
 
 
 @pytest.mark.parametrize("recipe", ["vae", "dcgan"])
 def test_a_run_killed_in_mid_epoch_ends_as_an_unbroken_one(tmp_path: Path, recipe: str) -> None:
-    options = ["fit", recipe, "--data", "drawn", "--batch-size", "32", "--width", "16", "--epochs", "10", "--checkpoint-seconds", "0.001"]
-    options += ["--prior-epochs", "10"] if recipe == "vae" else ["--discriminator-steps", "2"]
+    options = ["fit", recipe, "--data", "drawn", "--batch-size", "32", "--width", "16", "--epochs", "5", "--checkpoint-seconds", "0.001"]
+    options += ["--prior-epochs", "5"] if recipe == "vae" else ["--discriminator-steps", "2"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
