@@ -29,7 +29,7 @@ from service.problems import ProblemError
 from service.protocol import v2
 from service.protocol.tensors import HEADER_LENGTH
 from service.settings import Settings
-from service.tasks import TASKS
+from service.tasks import ROLES, TASKS
 
 logger = logging.getLogger("atelier")
 
@@ -67,7 +67,7 @@ def create_app(settings: Settings, loads: bool = True) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.working = working
-    app.state.store = Store(settings, {task.TASK: task.ROLES for task in TASKS}, metrics.observer)
+    app.state.store = Store(settings, ROLES, metrics.observer)
     metrics.watch(app.state.store)
     app.state.budget = Budget(usual() if settings.max_work_mb is None else int(settings.max_work_mb * 1e6))
     app.state.workers = Workers(usable_cores(), settings.queue_limit)

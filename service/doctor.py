@@ -16,7 +16,7 @@ from service.engine import hardware
 from service.engine.cpu import usable_cores
 from service.engine.store import Store
 from service.settings import Settings
-from service.tasks import TASKS
+from service.tasks import ROLES
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 DRIVER = "install NVIDIA's driver; in a container, the NVIDIA Container Toolkit on its host, and start it with --gpus all"
@@ -101,7 +101,7 @@ def _advice(settings: Settings) -> Iterator[str]:
 def _models(settings: Settings) -> Iterator[tuple[str, str, bool]]:
     """Each model that the settings ask for, opened and run once as the server does it: the provider and precision of its graphs, or why it
     is not served; and whether it is."""
-    store = Store(settings, {task.TASK: task.ROLES for task in TASKS})
+    store = Store(settings, ROLES)
     try:
         asyncio.run(store.load())
         for name in sorted({*store.models, *store.failures}):

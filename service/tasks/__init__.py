@@ -8,3 +8,6 @@ from service.tasks import anomaly, caption, digits, embed, generate, inpaint, re
 
 TASKS: tuple[ModuleType, ...] = (generate, digits, embed, reconstruct, translate, upscale, inpaint, anomaly, caption, swap)
 """Each offers TASK (its name), ROLES (the graphs it wants), REQUEST (its body) and router."""
+
+ROLES = {task.TASK: task.ROLES for task in TASKS}
+"""The graphs that each wants, by its name."""

@@ -73,7 +73,7 @@ def test_an_answer_does_not_depend_on_what_shares_its_run(folder: Path, manifest
         numbers = len(manifest.classes or manifest.vocabulary)
         rows = {port.name: _rows(port.dtype, (most, *port.item), numbers, random) for port in graph.inputs}
         whole = session.run(rows)
-        for number in sorted({*range(1, 18), 24, 31, 32, 33, 47, 48, most - 1} & set(range(1, most))):
+        for number in range(1, most):
             part = session.run({name: values[:number] for name, values in rows.items()})
             assert all(np.array_equal(part[name], whole[name][:number]) for name in whole), (graph.file, number)
         turned = session.run({name: values[::-1] for name, values in rows.items()})

@@ -152,7 +152,7 @@ def test_all_sizes_are_of_one_session_of_tensorrt(fake: type[faked.Session], bin
     assert (session.sizes, opened_once.graphs) == ([1, 2, 4, 8, 16, 24], ["", "", ""])
 
 
-def test_tensorrt_captures_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_captures_no_graphs() -> None:
     """It keeps one for all sizes, with which those of other sizes would be answered."""
     with pytest.raises(SettingsError, match=r"^ATELIER_CUDA_GRAPHS=True: .*TensorRT captures one batch size for all"):
         settings.read(provider="tensorrt", cuda_graphs=True)

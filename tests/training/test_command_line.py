@@ -166,11 +166,12 @@ def test_variants_in_half_precision_are_listed_and_served(tmp_path: Path, inside
         assert len(server.client.post("/v1/digits", json={"digits": "407"}).json()["images"]) == 3
 
 
-def test_pictures_of_any_size_are_measured(tmp_path: Path) -> None:
-    assert run(tmp_path, "fit", "context-encoder", "--smoke", "--width", "8", "--blocks", "2", "--out", "models/one").returncode == 0
+@pytest.mark.parametrize(("recipe", "figure"), [("srresnet", "upscale_jpeg_psnr"), ("context-encoder", "inpaint_scratches_psnr")])
+def test_pictures_of_any_size_are_measured(tmp_path: Path, recipe: str, figure: str) -> None:
+    assert run(tmp_path, "fit", recipe, "--smoke", "--width", "8", "--blocks", "2", "--out", "models/one").returncode == 0
     result = run(tmp_path, "evaluate", "one", "--data", "drawn-pairs")
     assert result.returncode == 0, result.stderr
-    metric = read(tmp_path / "models" / "one").metrics["inpaint_scratches_psnr"]
+    metric = read(tmp_path / "models" / "one").metrics[figure]
     assert np.isfinite(metric.value)
     assert metric.reference is not None
 

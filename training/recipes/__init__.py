@@ -62,10 +62,10 @@ class Recipe(Protocol):
         CHAPTER: the Config that `--variant chapter` begins with.
 
     A module may also offer DATA, the source that it learns from unless told otherwise, SMOKE, that of its smoke runs, IMAGE_SIZE, at which
-    folders are read unless told otherwise,
-    SERVING, the names of settings that training does not depend on and export may change, `describe(config, data)`, the fields of the
-    manifest that are its own (title, description, license, fit, classes, large, margin, feather, largest_batch; `data`, what it was
-    trained on if that is not what was read), and `samples(config, data, graphs)`, the sheet of its card, uint8 (height, width[, 3]).
+    folders are read unless told otherwise, SERVING, the names of settings that training does not depend on and export may change,
+    `describe(config, data)`, the fields of the manifest that are its own (title, description, license, fit, classes, large, margin,
+    feather, largest_batch; `data`, what it was trained on if that is not what was read), and `samples(config, data, graphs)`, the sheet of
+    its card, uint8 (height, width[, 3]).
     """
 
     TASKS: dict[str, dict[str, str]]
