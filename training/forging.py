@@ -1,27 +1,30 @@
-"""Negatives forged from normal pictures, to learn from: parts moved, covered, erased and bent. (Figures are measured on other defects.)"""
+"""Negatives forged from normal pictures, to learn from: parts moved, covered, erased, bent, mottled. (Figures are of other defects.)"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
+Kinds = Literal["plain", "varied"]
 Forge = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
-def forged(pictures: np.ndarray, random: np.random.Generator, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def forged(pictures: np.ndarray, random: np.random.Generator, share: float = 1.0, kinds: Kinds = "plain") -> tuple[np.ndarray, np.ndarray]:
     """One part of each picture is spoilt, or of a share of them.
 
     Args:
         pictures: uint8 (n, h, w, c).
+        kinds: of FORGES, from which each picture's is drawn.
 
     Returns:
         Pictures alike, and where they were changed, bool (n, h, w).
     """
-    made, masks = pictures.copy(), np.zeros(pictures.shape[:3], bool)
+    made, masks, forges = pictures.copy(), np.zeros(pictures.shape[:3], bool), FORGES[kinds]
     for index in np.flatnonzero(random.random(len(pictures)) < share):
-        made[index], masks[index] = FORGES[random.integers(len(FORGES))](pictures[index], random)
+        made[index], masks[index] = forges[random.integers(len(forges))](pictures[index], random)
     return made, masks & (np.abs(made.astype(np.int16) - pictures).max(axis=-1) > CHANGED)
 
 
@@ -65,7 +68,31 @@ def bent(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, 
     return np.stack(warped, axis=-1), np.ones((height, width), bool)
 
 
-FORGES: tuple[Forge, ...] = (moved, moved, covered, erased, bent)
+def mottled(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Uneven places round a centre through which the picture shines, turned and shifted or as it is, in another level and contrast.
+
+    As Zavrtanik et al. 2021, section 3.3, do it with pictures of other textures.
+    """
+    height, width, _ = picture.shape
+    side = min(height, width)
+    noise = ndimage.gaussian_filter(random.standard_normal((height, width)), random.uniform(1 / 40, 1 / 8) * side, mode="wrap")
+    (y, x), centre = np.mgrid[:height, :width], (random.uniform(0, height), random.uniform(0, width))
+    away = np.hypot(y - centre[0], x - centre[1]) / (random.uniform(0.15, 0.5) * side)
+    field = noise / max(1e-9, noise.std()) - 1.5 * away
+    mask = field > np.quantile(field, 1 - random.uniform(0.005, 0.12))
+    other = np.rot90(picture, int(random.integers(4))) if height == width else picture[::-1]
+    other = np.roll(other, random.integers(0, side, 2), (0, 1)).astype(np.float64)
+    level = other.mean()
+    if random.integers(3) == 0:
+        other = picture.astype(np.float64)
+    other = (other - level) * random.uniform(0.2, 1.8) + level + random.choice([-1, 1]) * random.uniform(15, 90)
+    opacity = random.uniform(0.4, 1)
+    made = np.where(mask[..., None], np.clip((1 - opacity) * picture + opacity * other, 0, 255), picture)
+    return np.rint(made).astype(np.uint8), mask
+
+
+PLAIN: tuple[Forge, ...] = (moved, moved, covered, erased, bent)
+FORGES: dict[Kinds, tuple[Forge, ...]] = {"plain": PLAIN, "varied": (*PLAIN, *[mottled] * 4)}
 
 
 def _rectangle(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

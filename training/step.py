@@ -201,6 +201,15 @@ def balanced(learning_rate: float, steps: int, average: float | None = None) -> 
     return keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, use_ema=average is not None, ema_momentum=momentum)
 
 
+def compiled(network: keras.Model) -> Callable[[Any], Any]:
+    """A network that stays as it is, in inference mode, for many batches of one shape: it is traced once, for the first of them."""
+
+    def run(inputs: Any) -> Any:
+        return network(inputs, training=False)
+
+    return tf.function(run) if _BACKEND == "tensorflow" else jax.jit(run)
+
+
 def input_gradient(scores: Callable[[Any], Any], inputs: Any) -> tuple[Any, Any]:
     """The scores of a network and their gradient by its input, itself differentiable.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from training import data
-from training.data import fashion, fetch
+from training.data import fashion, fetch, pixels
 from training.problems import TrainingError
 
 
@@ -90,3 +90,11 @@ def test_what_is_downloaded_is_found_the_next_time(clothes: Path, tmp_path: Path
     assert len(data.load("fashion").train) == 54
     monkeypatch.setattr(fashion, "URL", "http://127.0.0.1:9/")
     assert len(data.load("fashion").train) == 54
+
+
+def test_mirrored_pictures_are_there_once_each() -> None:
+    corner = np.zeros((2, 3, 4, 1), np.uint8)
+    corner[0, 0, 0] = 1
+    found = pixels.all_mirrored(corner)
+    assert found.shape == (8, 3, 4, 1)
+    assert sorted(map(tuple, np.argwhere(found[..., 0]))) == [(0, 0, 0), (2, 0, 3), (4, 2, 0), (6, 2, 3)]

@@ -163,10 +163,11 @@ def test_defects_change_what_their_masks_say() -> None:
         assert 0.002 < mask.mean() < 0.2
 
 
-def test_forged_parts_differ_where_their_masks_say() -> None:
+@pytest.mark.parametrize("kinds", forging.FORGES)
+def test_forged_parts_differ_where_their_masks_say(kinds: forging.Kinds) -> None:
     random = np.random.default_rng(0)
     pictures = random.integers(0, 256, (60, 32, 32, 1), np.uint8)
-    made, masks = forging.forged(pictures, random)
+    made, masks = forging.forged(pictures, random, kinds=kinds)
     assert (made.shape, made.dtype, masks.shape) == (pictures.shape, np.uint8, (60, 32, 32))
     changed = np.abs(made.astype(int) - pictures).max(axis=-1) > forging.CHANGED
     assert np.array_equal(changed & masks, masks)
@@ -175,6 +176,18 @@ def test_forged_parts_differ_where_their_masks_say() -> None:
     untouched, none = forging.forged(pictures, random, 0.0)
     assert np.array_equal(untouched, pictures)
     assert not none.any()
+
+
+def test_mottled_places_are_of_another_level_and_nothing_else_changes() -> None:
+    random = np.random.default_rng(0)
+    picture = random.integers(126, 131, (40, 64, 3), np.uint8)
+    for _ in range(20):
+        made, mask = forging.mottled(picture, random)
+        assert (made == picture)[~mask].all()
+        assert 0.005 <= mask.mean() < 0.13
+        assert 3 < np.abs(made[mask].mean() - picture[mask].mean()) < 93
+    drawn = {forge.__name__ for forge in forging.FORGES["varied"]} - {forge.__name__ for forge in forging.FORGES["plain"]}
+    assert drawn == {"mottled"}
 
 
 def test_thresholds_hold_what_they_promise() -> None:

@@ -19,3 +19,8 @@ def mirrored(pictures: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Pictures (n, height, width, channels), each from left to right or as it was, at random."""
     turned = random.random(len(pictures)) < 0.5
     return np.where(turned[:, None, None, None], pictures[:, :, ::-1], pictures)
+
+
+def all_mirrored(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (n, height, width, channels) as they are, from left to right, upside down, and both: (4 n, height, width, channels)."""
+    return np.concatenate([pictures, pictures[:, :, ::-1], pictures[:, ::-1], pictures[:, ::-1, ::-1]])

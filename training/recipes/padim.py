@@ -19,6 +19,7 @@ from training.layers import from_pixels, serve
 from training.loop import Run
 from training.problems import TrainingError
 from training.recipes import About, setting
+from training.step import compiled
 
 TASKS = {"anomaly": {"detector": "detector"}}
 SMOKE = "drawn-parts"
@@ -93,10 +94,10 @@ def train(config: Config, data: Dataset, run: Run) -> Gaussian:
     """Looks at each normal picture once."""
     pictures = detection.normals(data, data.train, config.normal)
     seen = patches(data.shape, config)
-    gaussian = Gaussian(seen.output.shape[-1])
+    gaussian, look = Gaussian(seen.output.shape[-1]), compiled(seen)
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
-        gaussian.add(ops.convert_to_numpy(seen(pictures[indices]))[0].reshape(-1, seen.output.shape[-1]))
+        gaussian.add(ops.convert_to_numpy(look(pictures[indices]))[0].reshape(-1, seen.output.shape[-1]))
         return {}
 
     run.fit(step, run.plan(len(pictures), 1, 1), variables=gaussian.variables)
@@ -121,7 +122,7 @@ def _on_grid(x: Any, cells: int) -> Any:
     padded = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     x = ops.average_pool(padded, 3, strides=1)
     if x.shape[1] > cells:
-        return ops.average_pool(x, x.shape[1] // cells)
+        return ops.average_pool(x, x.shape[1] // cells, strides=x.shape[1] // cells)
     return x if x.shape[1] == cells else ops.image.resize(x, (cells, cells), interpolation="bilinear")
 
 

@@ -4,6 +4,7 @@ const DIGITS = ["vae", "vae-map", "autoencoder"];
 const CLOTHES = ["vae-fashion"];
 const FROM_RELIEF = ["pix2pix-relief-to-satellite", "cyclegan-relief-to-satellite"];
 const FROM_SATELLITE = ["pix2pix-satellite-to-relief", "cyclegan-satellite-to-relief"];
+const DETECTORS_OF_BRICKS = ["padim-brick", "skip-ganomaly-brick"];
 const DETECTORS_OF_THREES = ["skip-ganomaly-digits", "f-anogan-digits"];
 
 /** A digit that somebody draws: what it is for. */
@@ -61,10 +62,10 @@ export const EXAMPLES = {
   ],
   inpaint: photographs,
   anomaly: [
-    { file: "brick-good.png", says: "bricks, as they should be", models: ["padim-brick"] },
-    { file: "brick-crumbled.png", says: "bricks, crumbled in one place", models: ["padim-brick"] },
-    { file: "brick-scratched.png", says: "bricks with a scratch", models: ["padim-brick"] },
-    { file: "brick-smeared.png", says: "bricks with blurred mortar", models: ["padim-brick"] },
+    { file: "brick-good.png", says: "bricks, as they should be", models: DETECTORS_OF_BRICKS },
+    { file: "brick-crumbled.png", says: "bricks, crumbled in one place", models: DETECTORS_OF_BRICKS },
+    { file: "brick-scratched.png", says: "bricks with a scratch", models: DETECTORS_OF_BRICKS },
+    { file: "brick-smeared.png", says: "bricks with blurred mortar", models: DETECTORS_OF_BRICKS },
     { file: "grass-good.png", says: "grass, as it should be", models: ["padim-grass"] },
     { file: "grass-intruder.png", says: "grass with a striped thing in it", models: ["padim-grass"] },
     { file: "gravel-good.png", says: "gravel, as it should be", models: ["padim-gravel"] },
