@@ -112,11 +112,11 @@ def _run(job: Any, folder: Path, out: Path, options: argparse.Namespace, *, over
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    folder = _model(options.models, options.name)
     from service.contract import manifest
     from training import card
     from training.evaluate import evaluate
 
-    folder = options.models / options.name
     dataset = _data_of(folder, options.data)
     words = ["python", "-m", "training", "evaluate", options.name]
     words += [] if options.models == MODELS else ["--models", str(options.models)]
@@ -132,6 +132,19 @@ def _evaluate(options: argparse.Namespace) -> int:
         beside = "" if metric.reference is None else f"   {metric.reference_is}: {card.figure(metric.reference)}"
         print(f"{name.replace('_', ' '):40} {card.figure(metric.value):>10}{beside}")
     return 0
+
+
+def _model(models: Path, name: str) -> Path:
+    """The folder of a model.
+
+    Raises:
+        TrainingError: there is none of that name.
+    """
+    from service.contract.manifest import FILE
+
+    if not (models / name / FILE).exists():
+        raise TrainingError(f"there is no model {name} in {models}/: --models FOLDER says where it lies.")
+    return models / name
 
 
 def _data_of(folder: Path, source: str | None) -> Any:
@@ -159,9 +172,9 @@ def _data_of(folder: Path, source: str | None) -> Any:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
+    folder = _model(options.models, options.name)
     from training.calibrate import calibrate
 
-    folder = options.models / options.name
     print(calibrate(folder, _data_of(folder, options.data), options.false_positives))
     return 0
 
@@ -181,11 +194,11 @@ def _one_class(options: argparse.Namespace) -> int:
 
 
 def _maps(options: argparse.Namespace) -> int:
+    folders = [_model(options.models, name) for name in options.names]
     from service.contract import manifest
     from training import card
     from training.pictures import latent_maps
 
-    folders = [options.models / name for name in options.names]
     path = latent_maps(folders, _data_of(folders[0], options.data))
     card.write(manifest.read(folders[0]), folders[0])
     print(f"{path}, and in the card beside it")

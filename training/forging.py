@@ -1,4 +1,8 @@
-"""Negatives forged from normal pictures, to learn from: parts moved, covered, erased, bent, mottled. (Figures are of other defects.)"""
+"""Negatives forged from normal pictures, to learn from: parts moved, covered, erased, bent, mottled.
+
+Figures are measured on defects that other code makes (training.data.defects). Dark and light places look alike whoever makes them: holes
+like some of what is covered, stains like some of what is mottled. Nothing is scratched, blurred or crumbled here.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,23 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-Kinds = Literal["plain", "varied"]
+Forgeries = Literal["plain", "varied"]
 Forge = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
-def forged(pictures: np.ndarray, random: np.random.Generator, share: float = 1.0, kinds: Kinds = "plain") -> tuple[np.ndarray, np.ndarray]:
+def forged(
+    pictures: np.ndarray, random: np.random.Generator, share: float = 1.0, kinds: Forgeries = "plain"
+) -> tuple[np.ndarray, np.ndarray]:
     """One part of each picture is spoilt, or of a share of them.
 
     Args:
         pictures: uint8 (n, h, w, c).
-        kinds: of FORGES, from which each picture's is drawn.
+        kinds: of FORGERIES, from which each picture's is drawn.
 
     Returns:
         Pictures alike, and where they were changed, bool (n, h, w).
     """
-    made, masks, forges = pictures.copy(), np.zeros(pictures.shape[:3], bool), FORGES[kinds]
+    made, masks, forges = pictures.copy(), np.zeros(pictures.shape[:3], bool), FORGERIES[kinds]
     for index in np.flatnonzero(random.random(len(pictures)) < share):
         made[index], masks[index] = forges[random.integers(len(forges))](pictures[index], random)
     return made, masks & (np.abs(made.astype(np.int16) - pictures).max(axis=-1) > CHANGED)
@@ -69,30 +75,29 @@ def bent(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def mottled(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Uneven places round a centre through which the picture shines, turned and shifted or as it is, in another level and contrast.
+    """An uneven place where another part of the picture, turned and of another level and contrast, covers it or shines through.
 
     As Zavrtanik et al. 2021, section 3.3, do it with pictures of other textures.
     """
     height, width, _ = picture.shape
     side = min(height, width)
     noise = ndimage.gaussian_filter(random.standard_normal((height, width)), random.uniform(1 / 40, 1 / 8) * side, mode="wrap")
-    (y, x), centre = np.mgrid[:height, :width], (random.uniform(0, height), random.uniform(0, width))
+    (y, x), centre = np.mgrid[:height, :width], random.uniform(0, (height, width))
     away = np.hypot(y - centre[0], x - centre[1]) / (random.uniform(0.15, 0.5) * side)
     field = noise / max(1e-9, noise.std()) - 1.5 * away
     mask = field > np.quantile(field, 1 - random.uniform(0.005, 0.12))
-    other = np.rot90(picture, int(random.integers(4))) if height == width else picture[::-1]
-    other = np.roll(other, random.integers(0, side, 2), (0, 1)).astype(np.float64)
-    level = other.mean()
-    if random.integers(3) == 0:
-        other = picture.astype(np.float64)
-    other = (other - level) * random.uniform(0.2, 1.8) + level + random.choice([-1, 1]) * random.uniform(15, 90)
+    turns = int(random.integers(4)) if height == width else 2 * int(random.integers(2))
+    other = np.roll(np.rot90(picture, turns), random.integers(1, max(2, side), 2), (0, 1)).astype(np.float64)
+    level, shift = picture.mean(), random.uniform(15, 90)
+    shift *= 1 if level < shift else -1 if level > 255 - shift else random.choice([-1, 1])  # to where there is room
+    other = (other - level) * random.uniform(0.2, 1.8) + level + shift
     opacity = random.uniform(0.4, 1)
     made = np.where(mask[..., None], np.clip((1 - opacity) * picture + opacity * other, 0, 255), picture)
     return np.rint(made).astype(np.uint8), mask
 
 
 PLAIN: tuple[Forge, ...] = (moved, moved, covered, erased, bent)
-FORGES: dict[Kinds, tuple[Forge, ...]] = {"plain": PLAIN, "varied": (*PLAIN, *[mottled] * 4)}
+FORGERIES: dict[Forgeries, tuple[Forge, ...]] = {"plain": PLAIN, "varied": (*PLAIN, *[mottled] * 4)}
 
 
 def _rectangle(picture: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from service.contract.manifest import read, sha256
 from training import recipes
 from training.__main__ import main
 from training.problems import TrainingError
+from training.recipes import skip_ganomaly
 from training.step import computed_in
 
 Inside = Callable[..., subprocess.CompletedProcess[str]]
@@ -111,7 +112,6 @@ def test_smoke_run_ends_in_a_model_that_serves(tmp_path: Path, inside: Inside, r
     # the chapter's convolutional networks are wide: a narrow one takes the same path
     narrow = ["--width", "8"] if variant == "chapter" and recipe in WIDE else []
     narrow += ["--longest", "6"] if recipe == "show-attend-tell" else []  # each word is a part of the graph that is traced
-    narrow += ["--forges", "varied", "--mirrored", "yes"] if (recipe, variant) == ("skip-ganomaly", "improved") else []
     result = inside("fit", recipe, "--smoke", "--variant", variant, *narrow, "--out", f"served/{recipe}")
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "served" / recipe
@@ -369,7 +369,9 @@ def test_mistakes_end_in_one_line_that_says_what_to_do(tmp_path: Path, pictures:
         (["fit", "vae", "--smoke", "--default-for", "digits"], "vae serves embed"),
         (["classifier", "--data", "drawn"], "kept for mnist"),
         (["export", "nobody"], "does not exist"),
-        (["evaluate", "nobody", "--data", "drawn"], "manifest.json"),
+        (["evaluate", "nobody", "--data", "drawn"], "there is no model nobody in models/: --models FOLDER"),
+        (["calibrate", "nobody", "--data", "drawn", "--models", "elsewhere"], "there is no model nobody in elsewhere/"),
+        (["maps", "nobody"], "there is no model nobody"),
         (["evaluate", "vae", "--models", str(MODELS), "--data", "drawn", "--tasks", "fly"], "serves embed"),
     ):  # fmt: skip
         line = failure(*arguments)
@@ -600,3 +602,21 @@ def test_a_run_in_half_precision_exports_a_model_that_says_so(tmp_path: Path, in
     monkeypatch.setattr("training.step._BACKEND", "jax")
     with pytest.raises(TrainingError, match="--precision bfloat16 is for TensorFlow on a CPU"), computed_in("bfloat16"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "kinds", "axes"), [((), "plain", []), (("--forgeries", "varied", "--mirrored", "both"), "varied", [2, 1])]
+)
+def test_what_a_restorer_learns_from_is_forged_and_mirrored_as_asked(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...], kinds: str, axes: list[int]
+) -> None:
+    forged, mirrored = [], []
+    forge, mirror = skip_ganomaly.forging.forged, skip_ganomaly.mirrored
+    monkeypatch.setattr(
+        skip_ganomaly.forging, "forged", lambda *given, **named: forged.append((*given, *named.values())) or forge(*given, **named)
+    )
+    monkeypatch.setattr(skip_ganomaly, "mirrored", lambda *given, axis=2: mirrored.append(axis) or mirror(*given, axis=axis))
+    result = inside("fit", "skip-ganomaly", "--smoke", "--width", "8", *settings)
+    assert result.returncode == 0, result.stderr
+    assert {given[-1] for given in forged} == {kinds}
+    assert mirrored[:2] == axes

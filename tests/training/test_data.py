@@ -92,9 +92,11 @@ def test_what_is_downloaded_is_found_the_next_time(clothes: Path, tmp_path: Path
     assert len(data.load("fashion").train) == 54
 
 
-def test_mirrored_pictures_are_there_once_each() -> None:
-    corner = np.zeros((2, 3, 4, 1), np.uint8)
-    corner[0, 0, 0] = 1
-    found = pixels.all_mirrored(corner)
-    assert found.shape == (8, 3, 4, 1)
-    assert sorted(map(tuple, np.argwhere(found[..., 0]))) == [(0, 0, 0), (2, 0, 3), (4, 2, 0), (6, 2, 3)]
+def test_pictures_are_mirrored_at_random() -> None:
+    corner = np.zeros((40, 3, 4, 1), np.uint8)
+    corner[:, 0, 0] = 1
+    for axis, places in ((1, {(0, 0), (2, 0)}), (2, {(0, 0), (0, 3)})):
+        found = pixels.mirrored(corner, np.random.default_rng(0), axis)
+        assert found.shape == corner.shape
+        assert {tuple(place) for picture in found for place in np.argwhere(picture[..., 0])} == places
+        assert found.sum() == 40

@@ -1,4 +1,4 @@
-"""Defects put into good pictures, with masks of where they are, for figures: no training sees any of them.
+"""Defects put into good pictures, with masks of where they are, for figures: no training sees any that this code makes.
 
 They are what the sets of real ones show (MVTec AD: Bergmann et al. 2019, table 1): scratches, stains, holes, smeared and crumbled
 places, and things that do not belong there. Scratches and stains go by the picture's own contrast, so that an eye finds them on any

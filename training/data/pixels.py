@@ -15,12 +15,7 @@ def to_pixels(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint((np.nan_to_num(np.asarray(values), nan=-1.0) + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
-def mirrored(pictures: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Pictures (n, height, width, channels), each from left to right or as it was, at random."""
+def mirrored(pictures: np.ndarray, random: np.random.Generator, axis: int = 2) -> np.ndarray:
+    """Pictures (n, height, width, channels), each from left to right or as it was, at random; upside down with the axis 1."""
     turned = random.random(len(pictures)) < 0.5
-    return np.where(turned[:, None, None, None], pictures[:, :, ::-1], pictures)
-
-
-def all_mirrored(pictures: np.ndarray) -> np.ndarray:
-    """Pictures (n, height, width, channels) as they are, from left to right, upside down, and both: (4 n, height, width, channels)."""
-    return np.concatenate([pictures, pictures[:, :, ::-1], pictures[:, ::-1], pictures[:, ::-1, ::-1]])
+    return np.where(turned[:, None, None, None], np.flip(pictures, axis), pictures)

@@ -18,7 +18,7 @@ from keras import layers, ops
 
 from training import detection, forging, judges, translation
 from training.data import Dataset
-from training.data.pixels import all_mirrored, to_floats, to_pixels
+from training.data.pixels import mirrored, to_floats, to_pixels
 from training.layers import convolution, double, from_pixels, infer, leaky, serve
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, evenly, group_sheet
@@ -58,10 +58,12 @@ class Config:
     skips: int = setting(1, "how many skips there are, the smallest maps' first, each of one channel", least=0, only="improved")
     noise: float = setting(1.0, "deviation of the noise on what skips pass on, of -1..1", least=0, only="improved")
     forged: float = setting(0.6, "share of the pictures that are forged on their way in", least=0, only="improved")
-    forges: Literal["plain", "varied"] = setting(
-        "plain", "how: parts moved, covered, erased and bent; varied: also uneven places of another level", only="improved"
+    forgeries: Literal["plain", "varied"] = setting(
+        "plain", "parts moved, covered, erased and bent; varied: uneven places of another level and contrast too", only="improved"
     )
-    mirrored: Literal["no", "yes"] = setting("no", "whether pictures are shown mirrored both ways too, four of each a pass")
+    mirrored: Literal["no", "sideways", "both"] = setting(
+        "no", "whether pictures are shown mirrored too, from left to right or also upside down: for parts that are good that way round too"
+    )
     learning_rate: float = setting(1e-3, "of Adam, at its highest")
     contextual: float = setting(20.0, "weight of the difference to the normal picture, L1; unless the chapter's, halved, and L2", least=0)
     adversarial: float = setting(0.3, "weight of the discriminator's judgement", least=0)
@@ -176,8 +178,6 @@ def discriminator(size: int, channels: int, config: Config) -> keras.Model:
 def train(config: Config, data: Dataset, run: Run) -> Trained:
     """Trains the generator against the discriminator and returns both."""
     pictures = detection.normals(data, data.train, config.normal)
-    if config.mirrored == "yes":
-        pictures = all_mirrored(pictures)
     size, channels = data.shape[0], data.shape[2]
     draw, judge = generator(size, channels, config), discriminator(size, channels, config)
     plan, improved = run.plan(len(pictures), config.batch_size, config.epochs), config.variant == "improved"
@@ -195,12 +195,16 @@ def train(config: Config, data: Dataset, run: Run) -> Trained:
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         clean = pictures[indices]
-        spoilt, masks = forging.forged(clean, random, config.forged if improved else 0.0, config.forges)
+        if config.mirrored != "no":
+            clean = mirrored(clean, random)
+        if config.mirrored == "both":
+            clean = mirrored(clean, random, axis=1)
+        spoilt, masks = forging.forged(clean, random, config.forged if improved else 0.0, config.forgeries)
         batch = to_floats(clean), to_floats(spoilt), masks.astype(np.float32)
         return judge_step(*batch) | draw_step(*batch)
 
     shown = evenly(detection.normals(data, data.validation, config.normal), 8)
-    shown = np.concatenate([shown, forging.forged(shown, np.random.default_rng(0), kinds=config.forges)[0]])
+    shown = np.concatenate([shown, forging.forged(shown, np.random.default_rng(0), kinds=config.forgeries)[0]])
 
     def sheet() -> np.ndarray:
         with draw_step.averaged():

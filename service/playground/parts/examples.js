@@ -65,7 +65,7 @@ export const EXAMPLES = {
     { file: "brick-good.png", says: "bricks, as they should be", models: DETECTORS_OF_BRICKS },
     { file: "brick-crumbled.png", says: "bricks, crumbled in one place", models: DETECTORS_OF_BRICKS },
     { file: "brick-scratched.png", says: "bricks with a scratch", models: DETECTORS_OF_BRICKS },
-    { file: "brick-smeared.png", says: "bricks with blurred mortar", models: DETECTORS_OF_BRICKS },
+    { file: "brick-smeared.png", says: "bricks with blurred mortar, too little to be found", models: DETECTORS_OF_BRICKS },
     { file: "grass-good.png", says: "grass, as it should be", models: ["padim-grass"] },
     { file: "grass-intruder.png", says: "grass with a striped thing in it", models: ["padim-grass"] },
     { file: "gravel-good.png", says: "gravel, as it should be", models: ["padim-gravel"] },
