@@ -98,16 +98,25 @@ def test_the_painter_does_not_look_into_holes() -> None:
         assert np.array_equal(infer(model, [pictures, holes])[0], infer(model, [changed, holes])[0])
 
 
-def test_means_of_what_is_around_fill_holes() -> None:
-    pictures, holes = np.full((2, 48, 48, 3), -0.5, np.float32), np.zeros((2, 48, 48, 1), np.float32)
-    pictures[0], holes[0, 8:40, 8:40], holes[1, :, 24:] = 0.25, 1, 1
-    pictures[1, :, :12] = 0.5
+def test_holes_are_filled_from_their_edges() -> None:
+    pictures, holes = np.full((3, 48, 48, 3), -0.5, np.float32), np.zeros((3, 48, 48, 1), np.float32)
+    pictures[0], holes[0, 8:40, 8:40], holes[1, :, 24:], holes[2, 8:, 12:36] = 0.25, 1, 1, 1
+    pictures[1, :, :12], pictures[2] = 0.5, np.linspace(-1, 1, 48)[:, None]
     given = np.where(holes, np.float32(0.9), pictures)
     made = keras.ops.convert_to_numpy(context_encoder.diffused(*map(keras.ops.convert_to_tensor, (given, holes))))
     assert np.allclose(made[0], 0.25, atol=2e-3)
     assert np.allclose(np.where(holes, 0, made), np.where(holes, 0, pictures), atol=2e-3)
-    assert np.allclose(made[1, :, 24], -0.5, atol=0.1)  # near the edge, what lies there
-    assert -0.3 < made[1, 24, 47, 0] < 0.3  # far from it, the mean of all
+    assert np.allclose(made[1, :, 24:], -0.5, atol=0.02)  # what lies at the edge, not beyond it
+    assert np.allclose(made[2], pictures[2], atol=0.02)  # a slope goes on
+
+
+def test_holes_to_learn_from_are_of_all_kinds_and_as_in_larger_pictures() -> None:
+    found = masks.mixed(64, 32, 96, np.random.default_rng(0))
+    shares = found.mean(axis=(1, 2))
+    assert (found.shape, found.dtype) == ((64, 32, 32), bool)
+    assert 0 < shares.min() < shares.max() < 0.6
+    assert found.all(axis=2).any()  # a row that is all hole: no kind is as wide as its own picture
+    assert np.array_equal(found, masks.mixed(64, 32, 96, np.random.default_rng(0)))
 
 
 def test_details_stay_and_colours_do_not_drift() -> None:

@@ -20,19 +20,22 @@ def drawn(kind: str, number: int, side: int, random: np.random.Generator) -> np.
         kind: one of KINDS.
         side: at least SMALLEST.
     """
-    return np.stack([_one(KINDS[kind], side, random) for _ in range(number)])
+    return np.stack([_one(KINDS[kind], side, side, random) for _ in range(number)])
 
 
-def mixed(number: int, side: int, random: np.random.Generator) -> np.ndarray:
-    """Masks of all kinds, bool (n, side, side)."""
-    return np.concatenate([drawn(kind, 1, side, random) for kind in random.choice(list(KINDS), number)])
+def mixed(number: int, side: int, largest: int, random: np.random.Generator) -> np.ndarray:
+    """Squares out of masks of all kinds, in pictures of up to `largest` x `largest` pixels, bool (n, side, side)."""
+    kinds, wholes = random.choice(list(KINDS), number), random.integers(side, largest, number, endpoint=True)
+    return np.stack([_one(KINDS[kind], side, whole, random) for kind, whole in zip(kinds, wholes, strict=True)])
 
 
-def _one(draw: Draw, side: int, random: np.random.Generator) -> np.ndarray:
+def _one(draw: Draw, side: int, whole: int, random: np.random.Generator) -> np.ndarray:
+    """A square out of a mask with a side `whole`."""
     while True:
-        picture = Image.new("1", (side, side))
+        picture = Image.new("1", (whole, whole))
         draw(picture, random)
-        mask = np.array(picture, bool)
+        top, left = random.integers(0, whole - side, 2, endpoint=True)
+        mask = np.array(picture, bool)[top : top + side, left : left + side]
         if 0 < mask.mean() < 0.6:
             return mask
 

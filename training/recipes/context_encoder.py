@@ -1,9 +1,9 @@
 """Context encoder: what a hole in a picture may have held, from what is around it.
 
-Pathak et al. 2016. `improved`: gated convolutions (Yu et al. 2019, section 3.1) with skips and dilation, added to means of what lies
-around (`diffused`), holes of all kinds, taught first by differences alone, then also by a perceptual distance and R3GAN's relativistic
-objective (Huang et al. 2024) on patches. `chapter`: the paper's encoder and decoder through a bottleneck, squared differences and
-cross-entropy.
+Pathak et al. 2016. `improved`: gated convolutions (Yu et al. 2019, section 3.1) with skips and dilation, added to what spreads into a hole
+from its edge (`diffused`), holes of all kinds, taught first by decibels alone, then also by a perceptual distance and, if asked, R3GAN's
+relativistic objective (Huang et al. 2024) on patches. `chapter`: the paper's encoder and decoder through a bottleneck, squared
+differences and cross-entropy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from training import judges, translation
 from training.data import Dataset, masks
-from training.data.pixels import mirrored, to_floats, to_pixels
+from training.data.pixels import to_floats, to_pixels
 from training.layers import convolution, double, from_pixels, infer, leaky, serve, spread
 from training.layers import to_pixels as graph_to_pixels
 from training.loop import Run, evenly, group_sheet
@@ -50,12 +50,11 @@ class Config:
     width: int = setting(32, "filters of the first convolutions")
     blocks: int = setting(6, "residual blocks at the narrowest place, each dilated twice as much as the last, up to 8", only="improved")
     latent_dimension: int = setting(512, "numbers that a picture is kept in", only="chapter")
-    pretraining: float = setting(0.5, "share of the steps that are taught by differences alone", least=0, below=1, only="improved")
+    pretraining: float = setting(0.6, "share of the steps that are taught by decibels alone", least=0, below=1, only="improved")
     learning_rate: float = setting(4e-4, "of Adam, at its highest")
-    reconstruction: float = setting(20.0, "weight of differences in holes, over their area", least=0)
-    known: float = setting(1.0, "weight of differences outside of holes", least=0, only="improved")
-    perceptual: float = setting(1.0, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
-    adversarial: float = setting(0.3, "weight of the discriminator's judgement; 0: none", least=0)
+    reconstruction: float = setting(1.0, "weight of the logarithm of mean squares in a hole; chapter: of those", least=0)
+    perceptual: float = setting(2.0, "weight of the distance on EfficientNet-Lite0", least=0, only="improved")
+    adversarial: float = setting(0.0, "weight of the discriminator's judgement; 0: none", least=0)
     penalty: float = setting(0.1, "weight of the gradient penalties", least=0, only="improved")
     average: float = setting(0.999, "momentum of the painter's moving average, which is what ships", least=0, below=1, only="improved")
     window: int = setting(256, "side of the squares round holes in which it serves", only="improved")
@@ -65,6 +64,11 @@ FINE = 16
 """Channels at the pictures' full size."""
 KNOWN = 1e-4
 """What is added to shares that means are divided by."""
+SWEEPS = 4
+"""How often what is spread into holes is evened out at each size."""
+FLOOR = 2e-3
+"""What is added to mean squared differences before their logarithm: those of six levels. Smoother pictures teach little but their
+noise."""
 CHAPTER = Config(variant="chapter", width=64, learning_rate=2e-4, reconstruction=1000.0, adversarial=1.0, batch_size=32)
 
 
@@ -83,10 +87,10 @@ def painter(size: int, channels: int, config: Config) -> keras.Model:
 
 
 def diffused(pictures: Any, holes: Any) -> Any:
-    """Pictures (batch, h, w, c) with holes (batch, h, w, 1) filled by the mean of what is known around, the wider the deeper in a hole.
+    """Pictures (batch, h, w, c) with holes (batch, h, w, 1) filled from their edges, as heat spreads.
 
     Push and pull (Gortler et al. 1996, section 3.4): means over ever larger squares of what is known, and from the largest ones back to
-    pixels, where nothing finer is known.
+    pixels, where nothing finer is known; evened out at each size, so that little is left to do at the next one.
     """
     known, total = 1.0 - holes, pictures * (1.0 - holes)
     levels = [(total, known)]
@@ -100,7 +104,11 @@ def diffused(pictures: Any, holes: Any) -> Any:
     for total, known in reversed(levels):
         if made.shape[1] != known.shape[1]:
             made = ops.image.resize(made, known.shape[1:3], interpolation="bilinear")
-        made = made + (total / (known + KNOWN) - made) * ops.minimum(1.0, 4.0 * known)
+        mean, share = total / (known + KNOWN), ops.minimum(1.0, 4.0 * known)
+        made = made + (mean - made) * share
+        for _ in range(SWEEPS if min(made.shape[1:3]) > 2 else 0):
+            made = layers.AveragePooling2D(3, strides=1, padding="same")(made)
+            made = made + (mean - made) * share
     return made
 
 
@@ -160,14 +168,17 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     pixel_loss, paint_loss, judge_loss = _losses(paint, judge, perceptual, config)
     pixel_step = Step(pixel_loss, paint.trainable_variables, annealed(config.learning_rate, max(1, first)), paint.non_trainable_variables)
     frozen = perceptual.variables if perceptual else []
-    moved = translation.adam(config, plan.steps - first, average=config.variant == "improved")
+    rest = max(1, plan.steps - first)
+    alone = config.variant == "improved" and not config.adversarial
+    moved = annealed(config.learning_rate, rest) if alone else translation.adam(config, rest, average=config.variant == "improved")
     paint_step = Step(paint_loss, paint.trainable_variables, moved, [*paint.non_trainable_variables, *judge.variables, *frozen])
-    judged = translation.adam(config, plan.steps - first)
+    judged = translation.adam(config, rest)
     judge_step = Step(judge_loss, judge.trainable_variables, judged, [*judge.non_trainable_variables, *paint.variables])
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         (chosen,) = translation.cropped([pictures[indices]], side, random)
-        batch = to_floats(mirrored(chosen, random)), masks.mixed(len(chosen), side, random)[..., None].astype(np.float32)
+        holes = masks.mixed(len(chosen), side, max(side, config.window), random)[..., None].astype(np.float32)
+        batch = to_floats(translation.turned([chosen], random)[0]), holes
         if run.step < first:
             return pixel_step(*batch)
         if run.step == first:
@@ -200,10 +211,13 @@ def _losses(paint: keras.Model, judge: keras.Model, perceptual: Any, config: Con
         return judge(ops.concatenate([pictures, holes], axis=-1), training=True)
 
     def differences(made: Any, pictures: Any, holes: Any) -> tuple[Any, dict[str, Any]]:
-        distance = ops.abs(made - pictures) if improved else ops.square(made - pictures)
-        inside = ops.sum(distance * holes) / (ops.sum(holes) * made.shape[-1])
-        value = config.reconstruction * inside
-        return value + config.known * ops.mean(distance * (1.0 - holes)) if improved else value, {"reconstruction": inside}
+        squares = ops.square(made - pictures) * holes
+        if not improved:
+            inside = ops.sum(squares) / (ops.sum(holes) * made.shape[-1])
+            return config.reconstruction * inside, {"reconstruction": inside}
+        inside = ops.sum(squares, axis=(1, 2, 3)) / (ops.sum(holes, axis=(1, 2, 3)) * made.shape[-1])
+        value = ops.mean(ops.log(inside + FLOOR))
+        return config.reconstruction * value, {"decibels": -10 / np.log(10) * (value - np.log(4.0))}
 
     def pixel_loss(pictures: Any, holes: Any) -> tuple[Any, dict[str, Any]]:
         return differences(paint([pictures, holes], training=True), pictures, holes)
