@@ -110,6 +110,18 @@ def test_holes_are_filled_from_their_edges() -> None:
     assert np.allclose(made[2], pictures[2], atol=0.02)  # a slope goes on
 
 
+def test_an_untrained_painter_learns_from_the_decibels_of_what_spreads_into_holes() -> None:
+    config, random = context_encoder.Config(width=8, blocks=2), np.random.default_rng(2)
+    paint = context_encoder.painter(32, 3, config)
+    pictures, holes = random.uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32), masks.mixed(3, 32, 64, random)[..., None].astype(np.float32)
+    pixel_loss, *_ = context_encoder._losses(paint, keras.Sequential(), None, config)
+    value, scalars = pixel_loss(*map(keras.ops.convert_to_tensor, (pictures, holes)))
+    spread_in = keras.ops.convert_to_numpy(context_encoder.diffused(*map(keras.ops.convert_to_tensor, (pictures, holes))))
+    squares = [np.mean(np.square(a - b)[hole[..., 0] > 0]) for a, b, hole in zip(spread_in, pictures, holes, strict=True)]
+    assert float(value) == pytest.approx(np.mean(np.log(np.array(squares) + context_encoder.FLOOR)), abs=1e-3)
+    assert float(scalars["decibels"]) == pytest.approx(np.mean([10 * np.log10(4 / one) for one in squares]), abs=0.05)
+
+
 def test_holes_to_learn_from_are_of_all_kinds_and_as_in_larger_pictures() -> None:
     found = masks.mixed(64, 32, 96, np.random.default_rng(0))
     shares = found.mean(axis=(1, 2))

@@ -24,7 +24,12 @@ def drawn(kind: str, number: int, side: int, random: np.random.Generator) -> np.
 
 
 def mixed(number: int, side: int, largest: int, random: np.random.Generator) -> np.ndarray:
-    """Squares out of masks of all kinds, in pictures of up to `largest` x `largest` pixels, bool (n, side, side)."""
+    """Squares out of masks of all kinds, bool (n, side, side).
+
+    Args:
+        side: at least SMALLEST.
+        largest: side of the largest pictures that they are cut out of; at least `side`.
+    """
     kinds, wholes = random.choice(list(KINDS), number), random.integers(side, largest, number, endpoint=True)
     return np.stack([_one(KINDS[kind], side, whole, random) for kind, whole in zip(kinds, wholes, strict=True)])
 

@@ -69,7 +69,9 @@ SWEEPS = 4
 FLOOR = 2e-3
 """What is added to mean squared differences before their logarithm: those of six levels. Smoother pictures teach little but their
 noise."""
-CHAPTER = Config(variant="chapter", width=64, learning_rate=2e-4, reconstruction=1000.0, adversarial=1.0, batch_size=32)
+CHAPTER = Config(
+    variant="chapter", epochs=80, crop=128, width=64, learning_rate=2e-4, reconstruction=1000.0, adversarial=1.0, batch_size=32
+)
 
 
 def painter(size: int, channels: int, config: Config) -> keras.Model:
@@ -161,6 +163,7 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
     if channels != 3:
         raise TrainingError(f"{data.source} is grey; holes are painted in colour (--channels 3).")
     pictures, paint = data.train.images, painter(side, channels, config)
+    largest = max(side, _window(config, data))
     judge = judges.patch_discriminator(channels + 1, config.width, 3)
     perceptual = judges.Perceptual(side) if config.variant == "improved" and config.perceptual else None
     plan = run.plan(len(pictures), config.batch_size, config.epochs)
@@ -177,7 +180,7 @@ def train(config: Config, data: Dataset, run: Run) -> keras.Model:
 
     def step(indices: np.ndarray, random: np.random.Generator) -> dict[str, Any]:
         (chosen,) = translation.cropped([pictures[indices]], side, random)
-        holes = masks.mixed(len(chosen), side, max(side, config.window), random)[..., None].astype(np.float32)
+        holes = masks.mixed(len(chosen), side, largest, random)[..., None].astype(np.float32)
         batch = to_floats(translation.turned([chosen], random)[0]), holes
         if run.step < first:
             return pixel_step(*batch)
