@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: serve test test-cluster test-browser openapi sdk test-sdk schema bench gpu-bench pressure large captions cluster-bench batch-bench soak overload fuzz-images fuzz-http sbom audit images build-check lint \
+.PHONY: serve test test-cluster test-browser openapi sdk test-sdk schema bench gpu-bench device-bench pressure large captions cluster-bench batch-bench soak overload fuzz-images fuzz-http sbom audit images build-check lint \
 	format lock clean
 
 serve: $(VENV)/.$(EXTRA)
@@ -67,6 +67,10 @@ bench: $(VENV)/.cpu $(VENV)/.training .venv-litserve/.done
 # On an NVIDIA GPU, beside the sessions alone and plain FastAPI, then memory; needs wrk: make gpu-bench EXTRA=gpu VENV=.venv-gpu
 gpu-bench: $(VENV)/.$(EXTRA)
 	PYTHONPATH=. $(BIN)/python tests/bench/gpu.py $(ARGS)
+
+# How much of the time the server keeps a GPU busy, told with a stand-in for one; needs wrk: make device-bench ARGS="--rates 30 60"
+device-bench: $(VENV)/.cpu $(VENV)/.dev
+	PYTHONPATH=. $(BIN)/python tests/bench/device.py $(ARGS)
 
 # The server under large uploads, callers that leave, stops, reloads and a full queue.
 pressure: $(VENV)/.cpu $(VENV)/.dev

@@ -35,12 +35,12 @@ SMALL = {"digits": "7"}
 
 
 class Process:
-    """A server that is ready; `seconds` is how long that took."""
+    """A server that is ready; `seconds` is how long that took, `module` what is started."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, module: str = "service", **environment: str) -> None:
         began = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            [sys.executable, "-m", module],
             cwd=ROOT,
             env=os.environ | {"ATELIER_PORT": str(PORT), **environment},
             stdout=subprocess.DEVNULL,
