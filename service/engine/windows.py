@@ -1,7 +1,9 @@
 """Where a model of one size looks at a picture of any size to fill the holes in it: squares round them, with what is near in sight.
 
-Small holes that lie together share a square at the picture's own scale. A long and thin one (a scratch, a line of text) gets a row of
-squares, of which the middles are used. A large one gets a square of twice its size, which is scaled down and what fills it up again.
+A picture that fits into the model's is looked at as a whole. Else small holes that lie together share a square at the picture's own scale.
+A long one (a scratch, a stroke, a line of text) gets a row of squares, of which the middles are used and fade into one another, at that
+scale too unless it is so thick that little would be seen on both of its sides. Any other gets a square of twice its size. Squares that are
+larger than the model's pictures are scaled down, and what fills them up again.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from service.contract import images
 
 GAP = 8
 """Pixels: holes no farther from one another than twice this are one."""
-THIN = 16
-"""A hole is thin where no square of side / THIN each way fits into it."""
+AROUND = 2
+"""How many times as large as a long hole is thick squares along it are, at least."""
 REACH = 2
 """Pixels round a hole that scaling down mixes with what is in it."""
 
@@ -33,6 +35,7 @@ class Window:
         top, left, size: in the picture's pixels.
         holes: the numbers of the holes in it that are filled.
         used: the rows and columns of the picture that are filled from it.
+        fade: over so many of them at each edge it fades into its neighbours, of which those above and to the left are filled before.
     """
 
     top: int
@@ -40,6 +43,16 @@ class Window:
     size: int
     holes: frozenset[int]
     used: tuple[slice, slice]
+    fade: int = 0
+
+    def share(self, height: int, width: int) -> np.ndarray:
+        """Of the first rows and columns that are used, how much of each pixel is this window's, where the rest is what was filled before:
+        so that all windows together weigh as much as they would added up."""
+        (rows, above), (columns, left) = (
+            _weights(along, number, self.fade) for along, number in zip(self.used, (height, width), strict=True)
+        )
+        own = rows[:, None] * columns
+        return np.asarray(own / (above[:, None] + rows[:, None] * left + own))
 
 
 _Cells = defaultdict[tuple[int, int], set[int]]
@@ -61,24 +74,44 @@ class Holes:
         self.mask, self.side = mask, side
         self.numbers, _ = ndimage.label(ndimage.maximum_filter(mask, 2 * GAP + 1), np.ones((3, 3)))
         self.numbers[~mask] = 0
-        inner = ndimage.minimum_filter(mask, 2 * (side // THIN) + 1, mode="constant")
-        thick = set(np.flatnonzero(np.bincount(self.numbers[inner])).tolist())
         self.windows: list[Window] = []
-        small, middling, long = _Cells(set), _Cells(set), set[int]()
-        for number, place in enumerate(ndimage.find_objects(self.numbers), 1):
+        places = ndimage.find_objects(self.numbers)
+        if max(mask.shape) <= side:
+            whole = slice(0, mask.shape[0]), slice(0, mask.shape[1])
+            self.windows.append(Window(0, 0, side, frozenset(range(1, len(places) + 1)), whole))
+            return
+        small, middling, long = _Cells(set), _Cells(set), defaultdict[int, list[int]](list)
+        sizes: np.ndarray | None = None
+        for number, place in enumerate(places, 1):
             extent = max(along.stop - along.start for along in place)
             row, column = ((along.start + along.stop) // 2 for along in place)
             if extent <= side // 4:
                 small[row // (side // 2), column // (side // 2)].add(number)
             elif extent <= side // 2:
                 middling[row // (side // 4), column // (side // 4)].add(number)
-            elif number not in thick:
-                long.add(number)
             else:
-                self._cover(place, number)
+                sizes = self._sizes(len(places)) if sizes is None else sizes
+                if (size := int(sizes[number])) < min(2 * extent, max(mask.shape)):
+                    long[size].append(number)
+                else:
+                    self._cover(place, number)
         self._share(small, side // 2, side // 4)
         self._share(middling, side // 4, 3 * side // 8)
-        self._share(self._along(long, side // 2), side // 2, 0)
+        for size, numbers in long.items():
+            step, reach = size // 2, size // 8
+            self._share(self._along(numbers, step, reach), step, reach, size, 2 * reach)
+
+    def _sizes(self, number: int) -> np.ndarray:
+        """By the number of a hole, how large squares along it are: the side, doubled as often as its thickness asks."""
+        sizes, size, mask, numbers = np.full(number + 1, self.side), self.side, self.mask, self.numbers
+        least = max(2, self.side // AROUND)
+        while (deep := ndimage.minimum_filter(mask, least, mode="constant")).any():
+            size *= 2
+            sizes[np.flatnonzero(np.bincount(numbers[deep]))] = size
+            height, width = (length // 2 * 2 for length in mask.shape)
+            mask = np.logical_and.reduce(mask[:height, :width].reshape(height // 2, 2, width // 2, 2), axis=(1, 3))
+            numbers = numbers[:height:2, :width:2]
+        return sizes
 
     def _cover(self, place: tuple[slice, ...], number: int) -> None:
         """A square of twice a large hole's size; where the picture is long and narrow, several along the hole."""
@@ -89,23 +122,27 @@ class Holes:
             top, left = (_inside(part, size, length) for part, length in zip((rows, columns), self.mask.shape, strict=True))
             self.windows.append(Window(top, left, size, frozenset([number]), (rows, columns)))
 
-    def _along(self, long: set[int], step: int) -> _Cells:
-        """Through which cells of a grid some holes go."""
+    def _along(self, long: Sequence[int], step: int, reach: int) -> _Cells:
+        """In or near which cells of a grid some holes lie, row by row."""
+        height, width = self.mask.shape
         found, chosen = _Cells(set), np.zeros(self.numbers.max() + 1, bool)
-        chosen[list(long)] = True
-        for row in range(0, self.mask.shape[0] if long else 0, step):
-            strip = self.numbers[row : row + step]
+        chosen[long] = True
+        for row in range(0, height, step):
+            strip = self.numbers[max(0, row - reach) : row + step + reach]
             rows, columns = np.nonzero(chosen[strip])
-            for place in np.unique(columns // step * len(chosen) + strip[rows, columns]).tolist():
-                found[row // step, place // len(chosen)].add(place % len(chosen))
-        return found
+            for near in ((columns - reach).clip(0), (columns + reach).clip(max=width - 1)):
+                for place in np.unique(near // step * len(chosen) + strip[rows, columns]).tolist():
+                    found[row // step, place // len(chosen)].add(place % len(chosen))
+        return _Cells(set, sorted(found.items()))
 
-    def _share(self, cells: _Cells, step: int, beyond: int) -> None:
+    def _share(self, cells: _Cells, step: int, beyond: int, size: int | None = None, fade: int = 0) -> None:
         """A square round each cell of a grid, for all holes that are filled from there, which may reach so far beyond the cell."""
-        edge = (self.side - step) // 2
+        size = self.side if size is None else size
         for cell, found in cells.items():
-            used = tuple(slice(max(0, place * step - beyond), (place + 1) * step + beyond) for place in cell)
-            self.windows.append(Window(cell[0] * step - edge, cell[1] * step - edge, self.side, frozenset(found), (used[0], used[1])))
+            own = [slice(place * step, (place + 1) * step) for place in cell]
+            top, left = (_inside(part, size, length) for part, length in zip(own, self.mask.shape, strict=True))
+            rows, columns = (slice(max(0, part.start - beyond), part.stop + beyond) for part in own)
+            self.windows.append(Window(top, left, size, frozenset(found), (rows, columns), fade))
 
     @property
     def area(self) -> int:
@@ -158,8 +195,20 @@ class Holes:
         numbers = self.numbers[window.used]
         holes = np.isin(numbers, list(window.holes))
         top, left = (used.start - start for used, start in zip(window.used, (window.top, window.left), strict=True))
-        own = filled[top : top + holes.shape[0], left : left + holes.shape[1]]
-        pixels[window.used][holes] = own[holes]
+        own = filled[top : top + holes.shape[0], left : left + holes.shape[1]][holes]
+        if window.fade:
+            before, share = pixels[window.used][holes].astype(np.float32), window.share(*holes.shape)[holes]
+            own = np.rint(before + (own - before) * share[:, None]).astype(np.uint8)
+        pixels[window.used][holes] = own
+
+
+def _weights(along: slice, number: int, fade: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the first pixels of a stretch: its weights, which rise from its start, unless that is the picture's, and fall to its end; and
+    those of the stretch before it."""
+    pixels = np.arange(number) + 0.5
+    rising = np.ones(number) if along.start == 0 or not fade else (pixels / fade).clip(max=1.0)
+    falling = ((along.stop - along.start - pixels) / max(fade, 1)).clip(max=1.0)
+    return np.minimum(rising, falling), 1.0 - rising
 
 
 def _parts(along: slice, most: int) -> list[slice]:
