@@ -1,9 +1,9 @@
 """Where a model of one size looks at a picture of any size to fill the holes in it: squares round them, with what is near in sight.
 
-A picture that fits into the model's is looked at as a whole. Else small holes that lie together share a square at the picture's own scale.
-A long one (a scratch, a stroke, a line of text) gets a row of squares, of which the middles are used and fade into one another, at that
-scale too unless it is so thick that little would be seen on both of its sides. Any other gets a square of twice its size. Squares that are
-larger than the model's pictures are scaled down, and what fills them up again.
+Small holes that lie together share a square at the picture's own scale. A long one (a scratch, a stroke, a line of text) gets a row of
+squares, of which the middles are used and fade into one another, at that scale too unless it is so thick that little would be seen on both
+of its sides. Any other gets a square of twice its size. Squares that are larger than the model's pictures are scaled down, and what fills
+them up again.
 """
 
 from __future__ import annotations
@@ -75,13 +75,8 @@ class Holes:
         self.numbers, _ = ndimage.label(ndimage.maximum_filter(mask, 2 * GAP + 1), np.ones((3, 3)))
         self.numbers[~mask] = 0
         self.windows: list[Window] = []
-        places = ndimage.find_objects(self.numbers)
-        if max(mask.shape) <= side:
-            whole = slice(0, mask.shape[0]), slice(0, mask.shape[1])
-            self.windows.append(Window(0, 0, side, frozenset(range(1, len(places) + 1)), whole))
-            return
         small, middling, long = _Cells(set), _Cells(set), defaultdict[int, list[int]](list)
-        sizes: np.ndarray | None = None
+        places, sizes = ndimage.find_objects(self.numbers), None
         for number, place in enumerate(places, 1):
             extent = max(along.stop - along.start for along in place)
             row, column = ((along.start + along.stop) // 2 for along in place)
@@ -140,7 +135,7 @@ class Holes:
         size = self.side if size is None else size
         for cell, found in cells.items():
             own = [slice(place * step, (place + 1) * step) for place in cell]
-            top, left = (_inside(part, size, length) for part, length in zip(own, self.mask.shape, strict=True))
+            top, left = (part.start - (size - step) // 2 for part in own)
             rows, columns = (slice(max(0, part.start - beyond), part.stop + beyond) for part in own)
             self.windows.append(Window(top, left, size, frozenset(found), (rows, columns), fade))
 

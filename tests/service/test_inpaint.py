@@ -250,17 +250,6 @@ def test_squares_along_a_stroke_fade_into_one_another(thickness: int) -> None:
     assert max(steps) <= 200 / 16 + 3  # rounded three times
 
 
-def test_a_picture_no_larger_than_the_models_is_looked_at_as_a_whole() -> None:
-    mask = stroke(60, 64, 3)
-    (window,) = Holes(mask, 64).windows
-    assert (window.top, window.left, window.size) == (0, 0, 64)
-
-
-def test_squares_overhang_no_picture_that_they_fit_into() -> None:
-    windows = [window for thickness in (3, 50) for window in Holes(stroke(900, 1300, thickness), 64).windows]
-    assert all(0 <= window.top <= 900 - window.size and 0 <= window.left <= 1300 - window.size for window in windows)
-
-
 def test_nested_holes_are_painted(server: Server) -> None:
     mask = np.zeros((900, 900), bool)
     for start in range(0, 840, 40):  # thin, but for a blob each, and nearly as large as the picture
