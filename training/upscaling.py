@@ -147,6 +147,19 @@ def pairs(pictures: np.ndarray, side: int, degradation: Degradation, random: np.
     return to_floats(small), to_floats(large)
 
 
+def checkerboard(made: Any, large: Any) -> Any:
+    """What repeats from one small pixel to the next all over pictures and not in the truth (checkerboard artifacts: Odena et al. 2016): the
+    mean difference at each of the 4 x 4 places that a small pixel becomes, less that of all of them; its size, averaged.
+
+    Args:
+        made, large: (batch, h, w, channels), of which the sides are multiples of 4.
+    """
+    _, height, width, channels = made.shape
+    places = ops.reshape(made - large, (-1, height // SCALE, SCALE, width // SCALE, SCALE, channels))
+    means = ops.mean(places, axis=(1, 3))
+    return ops.mean(ops.abs(means - ops.mean(means, axis=(1, 2), keepdims=True)))
+
+
 def side(data: Dataset, crop: int) -> int:
     """The side of the squares that a step sees.
 

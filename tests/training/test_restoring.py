@@ -46,6 +46,23 @@ def test_an_untrained_upscaler_is_bicubic() -> None:
     assert np.allclose(infer(model, pictures, to_floats)[0], plain, atol=1e-6)
 
 
+def test_a_checkerboard_is_what_repeats_in_every_small_pixel() -> None:
+    large = to_floats(smooth(2, 24))
+    pattern = np.random.default_rng(1).uniform(-0.1, 0.1, (4, 4, 3))
+    pattern -= pattern.mean(axis=(0, 1))  # another colour all over is no pattern
+    repeated = np.tile(pattern, (6, 6, 1)).astype(np.float32)
+    once = np.zeros((24, 24, 3), np.float32)
+    once[8:12, 8:12] = pattern
+
+    def found(added: np.ndarray) -> float:
+        return float(upscaling.checkerboard(keras.ops.convert_to_tensor(large + added), keras.ops.convert_to_tensor(large)))
+
+    assert found(repeated) == pytest.approx(np.abs(pattern).mean(), rel=1e-3)
+    assert found(repeated + 0.05) == pytest.approx(found(repeated), rel=1e-3)
+    assert found(once) == pytest.approx(found(repeated) / 36, rel=1e-3)
+    assert found(np.full((24, 24, 3), 0.05, np.float32)) < 1e-6
+
+
 def test_averages_before_the_first_step_replace_nothing() -> None:
     model = upscaling.network(8, 3, 8, 1)
     step = Step(lambda x: (keras.ops.mean(model(x)), {}), model.trainable_variables, annealed(1e-3, 100))
