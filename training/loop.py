@@ -27,6 +27,8 @@ from training.step import device
 CHECKPOINT = "checkpoint.npz"
 CHECKPOINT_SECONDS = 120.0
 REPORT_STEPS = 20
+SHEETS = 100
+"""Of a run, at most: where there are more epochs, they are drawn of every second, third, ... and of the last."""
 SCALARS = "scalars.csv"
 
 
@@ -139,8 +141,8 @@ class Run:
                     progress.update()
                     if self.step % REPORT_STEPS == 0 or self.step % steps == 0:
                         self._report(writer, progress, scalars, epoch + 1, epochs)
-                    if self.step % steps == 0 and sheet is not None:
-                        self._draw(sheet(), self.step // steps)
+                    if self.step % steps == 0 and sheet is not None and ((epoch + 1) % -(-epochs // SHEETS) == 0 or epoch + 1 == epochs):
+                        self._draw(sheet(), epoch + 1)
                     if stopped() or time.monotonic() - saved > self.checkpoint_seconds:
                         clock.tick()
                         self._save(variables, plan, scalars)

@@ -130,7 +130,7 @@ def test_holes_are_filled_from_their_edges() -> None:
 def test_an_untrained_painter_learns_from_the_decibels_of_what_spreads_into_holes() -> None:
     config, random = context_encoder.Config(width=8, blocks=2), np.random.default_rng(2)
     paint = context_encoder.painter(32, 3, config)
-    pictures, holes = random.uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32), masks.mixed(3, 32, 64, random)[..., None].astype(np.float32)
+    pictures, holes = random.uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32), _squares(3, 32, 64, random)[..., None].astype(np.float32)
     pixel_loss, *_ = context_encoder._losses(paint, keras.Sequential(), None, config)
     value, scalars = pixel_loss(*map(keras.ops.convert_to_tensor, (pictures, holes)))
     spread_in = keras.ops.convert_to_numpy(context_encoder.diffused(*map(keras.ops.convert_to_tensor, (pictures, holes))))
@@ -139,13 +139,17 @@ def test_an_untrained_painter_learns_from_the_decibels_of_what_spreads_into_hole
     assert float(scalars["decibels"]) == pytest.approx(np.mean([10 * np.log10(4 / one) for one in squares]), abs=0.05)
 
 
+def _squares(number: int, side: int, largest: int, random: np.random.Generator) -> np.ndarray:
+    return masks.squares(masks.wholes(40, side, largest, random), number, side, random)
+
+
 def test_holes_to_learn_from_are_of_all_kinds_and_as_in_larger_pictures() -> None:
-    found = masks.mixed(64, 32, 96, np.random.default_rng(0))
+    found = _squares(64, 32, 96, np.random.default_rng(0))
     shares = found.mean(axis=(1, 2))
     assert (found.shape, found.dtype) == ((64, 32, 32), bool)
     assert 0 < shares.min() < shares.max() < 0.6
     assert found.all(axis=2).any()  # a row that is all hole: no kind is as wide as its own picture
-    assert np.array_equal(found, masks.mixed(64, 32, 96, np.random.default_rng(0)))
+    assert np.array_equal(found, _squares(64, 32, 96, np.random.default_rng(0)))
 
 
 def test_details_stay_and_colours_do_not_drift() -> None:

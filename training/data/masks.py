@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 Draw = Callable[[Image.Image, np.random.Generator], None]
 SMALLEST = 32
 """Side of a picture in which holes of all kinds have room."""
+MOST = 0.6
+"""Of a mask, the share that is hole at most."""
 LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789&!?"))
 
 
@@ -20,28 +22,40 @@ def drawn(kind: str, number: int, side: int, random: np.random.Generator) -> np.
         kind: one of KINDS.
         side: at least SMALLEST.
     """
-    return np.stack([_one(KINDS[kind], side, side, random) for _ in range(number)])
+    return np.stack([_one(KINDS[kind], side, random) for _ in range(number)])
 
 
-def mixed(number: int, side: int, largest: int, random: np.random.Generator) -> np.ndarray:
-    """Squares out of masks of all kinds, bool (n, side, side).
+def wholes(number: int, side: int, largest: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Masks of all kinds, each bool (s, s) with s from `side` to `largest`, for `squares` to be cut out of: to draw one takes longer.
 
     Args:
         side: at least SMALLEST.
-        largest: side of the largest pictures that they are cut out of; at least `side`.
+        largest: at least `side`.
     """
-    kinds, wholes = random.choice(list(KINDS), number), random.integers(side, largest, number, endpoint=True)
-    return np.stack([_one(KINDS[kind], side, whole, random) for kind, whole in zip(kinds, wholes, strict=True)])
+    kinds, sizes = random.choice(list(KINDS), number), random.integers(side, largest, number, endpoint=True)
+    return [_one(KINDS[kind], int(size), random) for kind, size in zip(kinds, sizes, strict=True)]
 
 
-def _one(draw: Draw, side: int, whole: int, random: np.random.Generator) -> np.ndarray:
-    """A square out of a mask with a side `whole`."""
+def squares(masks: Sequence[np.ndarray], number: int, side: int, random: np.random.Generator) -> np.ndarray:
+    """Squares at random places of some of `wholes`, bool (n, side, side), neither empty nor more than MOST of them hole."""
+    return np.stack([_square(masks, side, random) for _ in range(number)])
+
+
+def _square(masks: Sequence[np.ndarray], side: int, random: np.random.Generator) -> np.ndarray:
     while True:
-        picture = Image.new("1", (whole, whole))
+        whole = masks[int(random.integers(len(masks)))]
+        top, left = random.integers(0, len(whole) - side, 2, endpoint=True)
+        square = whole[top : top + side, left : left + side]
+        if 0 < square.mean() < MOST:
+            return square
+
+
+def _one(draw: Draw, side: int, random: np.random.Generator) -> np.ndarray:
+    while True:
+        picture = Image.new("1", (side, side))
         draw(picture, random)
-        top, left = random.integers(0, whole - side, 2, endpoint=True)
-        mask = np.array(picture, bool)[top : top + side, left : left + side]
-        if 0 < mask.mean() < 0.6:
+        mask = np.array(picture, bool)
+        if 0 < mask.mean() < MOST:
             return mask
 
 
