@@ -16,7 +16,7 @@ from built import SIDE, build, negative, painted
 from PIL import Image, ImageDraw
 from support import Server, encoded, pixels
 
-from service.engine.windows import Holes
+from service.engine.windows import Holes, _weights
 
 PAINT = 200
 
@@ -221,7 +221,7 @@ def test_each_hole_is_seen_whole_with_its_surroundings() -> None:
 
 def test_a_thin_hole_at_the_edge_is_thin() -> None:
     mask = np.zeros((1000, 1000), bool)
-    mask[-5:] = True
+    mask[-20:] = True
     assert {window.size for window in Holes(mask, 64).windows} == {64}
 
 
@@ -237,10 +237,10 @@ def test_squares_along_a_stroke_are_as_large_as_it_is_thick(thickness: int, size
     assert {window.size for window in Holes(stroke(900, 1300, thickness), 64).windows} == {size}
 
 
-@pytest.mark.parametrize("thickness", [3, 28, 50])
-def test_squares_along_a_stroke_fade_into_one_another(thickness: int) -> None:
+@pytest.mark.parametrize(("thickness", "width"), [(3, 700), (28, 700), (50, 700), (28, 704), (28, 690)])
+def test_squares_along_a_stroke_fade_into_one_another(thickness: int, width: int) -> None:
     """However different what they are filled with is, it changes little from a pixel to the next."""
-    mask = stroke(500, 700, thickness)
+    mask = stroke(500, width, thickness)
     holes, filled = Holes(mask, 64), np.zeros((*mask.shape, 1), np.uint8)
     levels = np.where(np.arange(len(holes.windows)) % 2, np.uint8(250), np.uint8(50))
     holes.fill_all(filled, holes.windows, np.ones((1, 64, 64, 1), np.uint8) * levels[:, None, None, None])
@@ -248,6 +248,18 @@ def test_squares_along_a_stroke_fade_into_one_another(thickness: int) -> None:
     assert (made[mask].min(), made[mask].max(), made[~mask].max()) == (50, 250, 0)
     steps = [np.abs(np.diff(made, axis=axis))[np.logical_and(*(np.delete(mask, at, axis) for at in (0, -1)))].max() for axis in (0, 1)]
     assert max(steps) <= 200 / 16 + 3  # rounded three times
+
+
+@pytest.mark.parametrize("length", [33, 40, 48, 56, 64, 72, 80, 96, 97, 128])
+def test_weights_of_neighbours_add_up_to_one(length: int) -> None:
+    """Wherever the picture ends: two in a row and the last one's end."""
+    step, reach = 32, 8
+    total = np.zeros(length)
+    for cell in range(-(-length // step)):
+        used = slice(max(0, cell * step - reach), (cell + 1) * step + reach)
+        own, _ = _weights(used, len(total[used]), 2 * reach)
+        total[used] += own
+    assert np.allclose(total, 1)
 
 
 def test_nested_holes_are_painted(server: Server) -> None:
