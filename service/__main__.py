@@ -27,6 +27,7 @@ import uvicorn
 from service import __version__, bodies, doctor, local, logs, media, settings, telemetry
 from service.app import create_app
 from service.connection import Connection
+from service.engine import hardware
 from service.settings import Settings, SettingsError
 from service.tasks import TASKS
 
@@ -62,12 +63,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 LOST = 4
-_M_MMAP_THRESHOLD, LARGE = -3, 1_000_000
-"""glibc's number of the setting (malloc.h), and from how many bytes on a piece of memory is taken from the system by itself."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""glibc's numbers of the settings (malloc.h)."""
+LARGE, LARGE_BESIDE_GPU = 1_000_000, 8_000_000
+"""From how many bytes on a piece of memory is taken from the system by itself, and given back by itself."""
+KEPT_BESIDE_GPU = 64_000_000
+"""Of memory for smaller pieces, how many bytes that are free are not given back."""
 LINGER_SECONDS = 0.3
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.00005
 """How long a thread keeps the interpreter from another that wants it. Python's 5 milliseconds are as much as a run on a session
-takes: its thread would wait as long to hand out the answers and take the next run."""
+takes: its thread would wait as long to hand out the answers and take the next run, and once for each thread that waits beside it."""
 
 
 class _Server(uvicorn.Server):
@@ -141,7 +146,7 @@ def _serve(configuration: Settings) -> int:
     )
     app.state.store.lost = server.end
     sys.setswitchinterval(SWITCH_SECONDS)
-    _give_memory_back()
+    _give_memory_back(configuration.provider != "cpu" and hardware.missing("cuda") is None and bool(hardware.gpus()))
     for caught in (signal.SIGTERM, signal.SIGINT):
         signal.signal(caught, lambda *_: None)  # uvicorn drains, then raises the signal again: a stop that was asked for is no failure
     server.run()
@@ -151,12 +156,19 @@ def _serve(configuration: Settings) -> int:
     return 0 if server.started else 1
 
 
-def _give_memory_back() -> None:
+def _give_memory_back(beside_gpu: bool) -> None:
     """What large pictures took returns to the system as soon as they are gone. Left to itself, glibc learns from the first of them to keep
-    them among small things, and the process grows with each new size."""
+    them among small things, and the process grows with each new size.
+
+    To give memory and to take it back costs the system milliseconds, in which it gives none to the process's other threads. Beside a GPU,
+    which makes hundreds of pictures a second, those of common sizes stay in memory that the process keeps for the next ones.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_MMAP_THRESHOLD, LARGE_BESIDE_GPU if beside_gpu else LARGE)
+            if beside_gpu:
+                mallopt(_M_TRIM_THRESHOLD, KEPT_BESIDE_GPU)
 
 
 def _chosen(options: argparse.Namespace) -> tuple[ModuleType, dict[str, Any]]:

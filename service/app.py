@@ -33,6 +33,9 @@ from service.tasks import ROLES, TASKS
 
 logger = logging.getLogger("atelier")
 
+MOST_WORKERS = 4
+"""Threads that decode and encode pictures, at most: where there are more cores, more threads would wait for Python's interpreter, which
+one of them has at a time, and have those of the sessions wait for it."""
 DESCRIPTION = """
 Trained models of generative vision behind HTTP endpoints. Pictures go in as `multipart/form-data`; an
 operation whose result is one picture answers `image/png`, every other answers JSON.
@@ -70,7 +73,7 @@ def create_app(settings: Settings, loads: bool = True) -> FastAPI:
     app.state.store = Store(settings, ROLES, metrics.observer)
     metrics.watch(app.state.store)
     app.state.budget = Budget(usual() if settings.max_work_mb is None else int(settings.max_work_mb * 1e6))
-    app.state.workers = Workers(usable_cores(), settings.queue_limit)
+    app.state.workers = Workers(min(usable_cores(), MOST_WORKERS), settings.queue_limit)
     for task in TASKS:
         app.router.routes.extend(task.router.routes)  # themselves: a router that is included is looked through at each request
     app.include_router(operations.router)

@@ -21,7 +21,7 @@ from service import media, provenance
 from service.contract import images
 from service.contract.manifest import Fit
 from service.engine import latents
-from service.engine.batching import Batcher, Closed, DeadlinePassed, Job, QueueFull
+from service.engine.batching import Batcher, Closed, DeadlinePassed, Job, Outcome, QueueFull
 from service.engine.budget import Budget, BudgetSpent
 from service.engine.store import Model, ModelUnavailable, Store, UnknownModel
 from service.engine.tiling import Grid, Mosaic
@@ -37,6 +37,7 @@ TIMEOUT_HEADER = "X-Request-Timeout"
 Result = TypeVar("Result")
 
 _SMALL = 4096
+_SMALL_CUT = 100_000
 """Values of pictures that are encoded in less time (some 50 microseconds) than handing them to another thread and back takes."""
 
 _HEADER = 65_536
@@ -250,10 +251,13 @@ class Call:
         Raises:
             ProblemError: 503 the queue is full or the model went away, 504 too late, 500 the run failed.
         """
-        return await self.run_graph(model, model.manifest.tasks[task][role], inputs)
+        return (await self._run(model, model.manifest.tasks[task][role], inputs)).outputs
 
     async def run_graph(self, model: Model, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The same, by the name of the graph."""
+        return (await self._run(model, graph, inputs)).outputs
+
+    async def _run(self, model: Model, graph: str, inputs: dict[str, np.ndarray]) -> Outcome:
         self.in_time()
         with self._refusals(model):
             batcher = model.batchers[graph]
@@ -261,17 +265,21 @@ class Call:
         self.deadline = None  # it has begun
         self._add("queue", outcome.queued)
         self._add("infer", outcome.ran)
-        return outcome.outputs
+        return outcome
 
-    async def run_whole(self, model: Model, task: str, role: str, pixels: np.ndarray, **more: np.ndarray) -> np.ndarray:
+    async def run_whole(
+        self, model: Model, task: str, role: str, pixels: np.ndarray, finish: Callable[[np.ndarray], Result], **more: np.ndarray
+    ) -> Result:
         """Runs a graph from images to pictures, its one output, on a picture of any size: resized or in tiles, as the manifest says.
 
         Args:
             pixels: uint8 (height, width, channels).
+            finish: is given what became of it, uint8 (height, width, channels), as many times larger as the graph's pictures are, in a
+                thread for such work.
             more: further inputs of the graph, for one item.
 
         Returns:
-            uint8 (height, width, channels), as many times larger as the graph's pictures are.
+            What `finish` does.
 
         Raises:
             ProblemError: as `run`; 413 the tiles would cover more pixels than are made.
@@ -281,7 +289,7 @@ class Call:
             self.keep(height * width * scale**2 * fit.channels)
             fitted = await self.work("decode", lambda: images.fit(images.picture(pixels), fit))
             (made,) = (await self.run(model, task, role, images=fitted[None], **_each(more, 1))).values()
-            return await self.work("encode", partial(images.unfit, made[0], width * scale, height * scale, fit))
+            return await self.work("encode", lambda: finish(images.unfit(made[0], width * scale, height * scale, fit)))
         grid = Grid(height, width, (fit.height, fit.width), model.manifest.margin, model.manifest.feather, scale)
         area = fit.height * fit.width * scale**2
         most = int(_OVERLAP * self.settings.max_output_megapixels * 1e6) + _FREE * area
@@ -289,12 +297,16 @@ class Call:
             detail = f"The {grid.number:,} tiles of this picture would be {grid.number * area:,} pixels; at most {most:,} are made."
             raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="tile_pixels", value=most))
         self.keep(height * width * scale**2 * fit.channels)
-        self._total, mosaic = grid.number, Mosaic(grid, fit.channels)
-        for row in range(grid.rows.number):  # one after the other, so that small requests come between
-            tiles = await self.work("decode", partial(grid.cut, pixels, row))
-            (made,) = (await self.run(model, task, role, images=tiles, **_each(more, len(tiles)))).values()
-            await self.work("encode", partial(mosaic.add, made, row))
-        return mosaic.pixels
+        self._total, mosaic, graph = grid.number, Mosaic(grid, fit.channels), model.manifest.tasks[task][role]
+        at_once = 1 if model.provider == "cpu" else max(1, model.most // grid.columns.number)  # a GPU's runs are short, whatever they hold
+        lots = [range(first, min(first + at_once, grid.rows.number)) for first in range(0, grid.rows.number, at_once)]
+        for rows in lots:  # one after the other, so that small requests come between
+            small = len(rows) * grid.columns.number * fit.height * fit.width <= _SMALL_CUT
+            tiles = await self.work("decode", partial(grid.cut, pixels, rows), small)
+            outcome = await self._run(model, graph, {"images": tiles, **_each(more, len(tiles))})
+            if rows is not lots[-1]:
+                await self.work("encode", partial(_add_all, mosaic, outcome, rows))
+        return await self.work("encode", lambda: finish(_add_all(mosaic, outcome, lots[-1])))
 
     async def fill_holes(self, model: Model, task: str, role: str, pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Runs a graph from images and masks to pictures, its one output, on the surroundings of each hole of a picture of any size.
@@ -351,7 +363,7 @@ class Call:
         if job is None or self._batcher is None:
             return "reading", 0, 0, 0
         total = self._total or job.size
-        done = self._done + job.taken
+        done = self._done + job.done
         if job.started is None and not done:
             return "queued", self._batcher.ahead(job), 0, total
         return "finishing" if job.future.done() and done >= total else "running", 0, done, total
@@ -360,8 +372,12 @@ class Call:
 
     async def picture(self, pixels: np.ndarray, media_type: str) -> Response:
         """One picture as the whole answer."""
-        content = await self.work("encode", partial(media.encode, pixels, media_type, self._mark()), small=pixels.size <= _SMALL)
-        return Response(content, media_type=media_type)
+        return await self.work("encode", partial(self.encoder(media_type), pixels), small=pixels.size <= _SMALL)
+
+    def encoder(self, media_type: str) -> Callable[[np.ndarray], Response]:
+        """What makes the whole answer of a picture (height, width, channels)."""
+        mark = self._mark()
+        return lambda pixels: Response(media.encode(pixels, media_type, mark), media_type=media_type)
 
     async def base64(self, pictures: Sequence[np.ndarray] | np.ndarray) -> list[str]:
         """Pictures (height, width, channels) each as base64 PNGs."""
@@ -431,6 +447,16 @@ def _deadline(request: Request) -> float | None:
 def _each(inputs: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
     """Inputs of one item, for so many that share them."""
     return {name: np.repeat(value[None], number, axis=0) for name, value in inputs.items()}
+
+
+def _add_all(mosaic: Mosaic, outcome: Outcome, rows: range) -> np.ndarray:
+    """Rows of tiles, one after the other; the picture as far as it is there."""
+    (name,) = outcome.parts[0]
+    tiles = [tile for part in outcome.rows(name) for tile in part]
+    number = len(tiles) // len(rows)
+    for index, row in enumerate(rows):
+        mosaic.add(tiles[index * number : (index + 1) * number], row)
+    return mosaic.pixels
 
 
 def fit_of(model: Model) -> Fit:

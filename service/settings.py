@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     )
     grace_seconds: float = Field(default=20, ge=0, le=3600, description="time for requests in flight when the server is told to stop")
     gpu_mem_limit: int | None = Field(default=None, ge=1, description="most GPU memory that one session takes, in bytes")
+    gpu_runs: int = Field(
+        default=1, ge=1, le=2, description="runs of one graph that may be under way at a time on a GPU; two take more memory"
+    )
     precision: Literal["float32", "float16"] = Field(
         default="float32", description="float16 runs on a GPU the variants in half precision that manifests list"
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import runpy
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ ROW_SECONDS = float(os.environ.get("FAKED_ROW_SECONDS", "0"))
 FIRST_RUNS = 3
 VERSIONS = {"cuDriverGetVersion": 13000, "cudaRuntimeGetVersion": 13020}
 
+_gpu = threading.Lock()  # which works for one at a time
 _Session, _OrtValue, _library = onnxruntime.InferenceSession, onnxruntime.OrtValue, ctypes.CDLL
 
 
@@ -44,7 +46,7 @@ class Session:
 
     def __init__(self, path: str, options: Any, providers: list[tuple[str, dict[str, str]]], enable_fallback: bool) -> None:
         assert not enable_fallback
-        self.path, self.settings, self.graphs, self.sizes = path, dict(providers), list[str](), list[int]()
+        self.path, self.settings, self.graphs = path, dict(providers), list[str]()
         if error := Session.refuses(self.settings):
             raise error
         self._sess = self._real = _Session(path, options, providers=[CPU])
@@ -67,10 +69,16 @@ class Session:
             self.graphs.append(options.get_run_config_entry("gpu_graph_id"))
         except RuntimeError:
             self.graphs.append("")
+        outputs = binding.get_outputs()
         if ROW_SECONDS and len(self.graphs) > FIRST_RUNS:
-            time.sleep(ROW_SECONDS * binding.get_outputs()[0].shape()[0])
+            with _gpu:
+                time.sleep(ROW_SECONDS * outputs[0].shape()[0])
+            for output, made in zip(outputs, self._made, strict=True):
+                memory = (ctypes.c_uint8 * made.nbytes).from_address(output.data_ptr())
+                np.copyto(np.frombuffer(memory, made.dtype).reshape(made.shape), made)  # meanwhile other threads run, as in a real run
             return
         self._real.run_with_iobinding(binding, options)
+        self._made = [output.numpy() for output in outputs]
 
 
 class OrtValue:

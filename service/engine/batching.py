@@ -2,7 +2,8 @@
 
 No timer: a request that arrives alone runs at once, and while it runs the others gather. A graph's items are all of one
 size, so its cost is counted in rows. On a CPU a row takes the same time in a run of any size, so that runs are kept short there:
-what comes next waits less, and the answers of one run are written while the next one is under way. Which requests share a run
+what comes next waits less, and the answers of one run are written while the next one is under way. On a GPU two full runs may be under
+way at a time: while one computes, the inputs of the next are brought and what the last one made is handed out. Which requests share a run
 never changes an answer: every row of a graph's output depends on its own row of the input alone.
 """
 
@@ -15,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -56,11 +57,24 @@ class Observer(Protocol):
 
 @dataclass
 class Outcome:
-    """What one request got: arrays (n, ...) by output name, and its seconds in the queue and in runs."""
+    """What one request got, and its seconds in the queue and in runs.
 
-    outputs: dict[str, np.ndarray]
+    Attributes:
+        parts: of the runs that held rows of it, in order, arrays (n, ...) by output name.
+    """
+
+    parts: list[dict[str, np.ndarray]]
     queued: float
     ran: float
+
+    @property
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Arrays (n, ...) by output name, of all rows."""
+        return self.parts[0] if len(self.parts) == 1 else {name: np.concatenate([*self.rows(name)]) for name in self.parts[0]}
+
+    def rows(self, name: str) -> Iterator[np.ndarray]:
+        """One output, in as many arrays (n, ...) as there were runs: to put large ones together takes time."""
+        return (part[name] for part in self.parts)
 
 
 @dataclass(eq=False)
@@ -68,7 +82,8 @@ class Job:
     """One request in a batcher's hands.
 
     Attributes:
-        size, taken: its rows, and how many of them have run.
+        size, taken, done: its rows, how many of them runs have begun with, and how many have run.
+        parts: what came of them, by the first row of each part.
         deadline: on the clock of `time.perf_counter`; what has not begun by then never does.
     """
 
@@ -78,9 +93,10 @@ class Job:
     arrived: float
     deadline: float | None
     taken: int = 0
+    done: int = 0
     started: float | None = None
     ran: float = 0.0
-    parts: list[dict[str, np.ndarray]] = field(default_factory=list)
+    parts: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 Part = tuple[Job, int, int]
@@ -90,10 +106,10 @@ Answer = tuple[Job, Outcome | Exception]
 
 
 class Batcher:
-    """The queue of one session, and the one thread that runs it.
+    """The queue of one session, and the threads that run it: one, or as many as its `lanes`.
 
-    Requests enter and leave on the event loop. The thread takes the next rows by itself the moment a run ends, without waiting
-    for the loop's turn, and hands all answers of a run back at once.
+    Requests enter and leave on the event loop. A thread takes the next rows by itself the moment a run ends, without waiting
+    for the loop's turn, and hands all answers of a run back at once. More than one work while there are enough rows for full runs.
 
     Args:
         most: the most rows of one run. A larger request is spread over several runs.
@@ -120,22 +136,23 @@ class Batcher:
     ) -> None:
         self.session: Session | None = session
         self.most, self.limit, self.seconds, self.longest = most, limit, seconds, longest
-        self._abreast = session.abreast
+        self._abreast, self._lanes = session.abreast, session.lanes
         self.file, self.provider, self.precision = session.graph.file, session.provider, session.precision
         self._observer, self._reopen, self._lost = observer, reopen, lost
-        self._thread = ThreadPoolExecutor(1, f"session-{self.file}", initializer=step_back)
-        self._lock = threading.Lock()  # of all below, which the event loop and the thread change
+        self._thread = ThreadPoolExecutor(self._lanes, f"session-{self.file}", initializer=step_back)
+        self._replacing = threading.Lock()  # held while a broken session is replaced, and to get hold of the one that there is
+        self._lock = threading.Lock()  # of all below, which the event loop and the threads change
         self._queue: deque[Job] = deque()
         self._rows = 0
-        self._awake = False
+        self._awake = 0  # threads that work
         self._watched = False
-        self._running_since: float | None = None
+        self._running: dict[int, float] = {}  # by thread, since when it is in a run
         self._overdue = False
         self._whole = True
         self._closed = False
         self._seconds_per_row = 0.0
         self._suspect = False
-        self._room: dict[str, np.ndarray] = {}  # by input, for the most rows so far
+        self._rooms = threading.local()  # of each thread, by input, for the most rows so far
 
     @property
     def healthy(self) -> bool:
@@ -156,7 +173,7 @@ class Batcher:
         """Rows that stand before a job now."""
         with self._lock:
             before = itertools.takewhile(lambda other: other is not job, self._queue)
-            return sum(other.size - other.taken for other in before)
+            return sum(other.size - other.done for other in before)
 
     def check_room(self, rows: int) -> None:
         """Refuses a request before any work is done for it.
@@ -192,12 +209,10 @@ class Batcher:
         with self._lock:
             self._queue.append(job)
             self._rows += size
-            asleep, self._awake = not self._awake, True
-        if asleep:
-            self._thread.submit(self._work, loop)
-            if self.longest is not None and not self._watched:
-                self._watched = True
-                loop.call_later(self.longest / 4, self._watch, loop, self.longest)
+        self._rouse(loop)
+        if self.longest is not None and not self._watched:
+            self._watched = True
+            loop.call_later(self.longest / 4, self._watch, loop, self.longest)
         if watch is not None:
             watch(job)
         timer = None if deadline is None else loop.call_later(deadline - job.arrived, self._drop, job)
@@ -231,13 +246,13 @@ class Batcher:
 
     def _stop(self) -> None:
         session = self.session
-        if session is not None and self._running_since is not None:
+        if session is not None and self._running:
             session.stop()
 
     def _watch(self, loop: asyncio.AbstractEventLoop, longest: float) -> None:
         """Looks, while there is work, whether a run takes too long."""
         with self._lock:  # meanwhile the run does not end, nor does another begin that is not meant
-            since = self._running_since
+            since = min(self._running.values(), default=None)
             took = 0.0 if since is None else time.perf_counter() - since
             overdue = longest <= took < 2 * longest and not self._overdue
             if overdue:
@@ -247,9 +262,18 @@ class Batcher:
             logger.error("%s: a run is ended after %.1f s", self.file, took)
         elif took >= 2 * longest:
             self._give_up(f"a run did not end in {took:.0f} s, although it was told to", loop)
-        self._watched = self._awake and not self._closed
+        self._watched = self._awake > 0 and not self._closed
         if self._watched:
             loop.call_later(longest / 4, self._watch, loop, longest)
+
+    def _rouse(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has one thread more work if there is work for it."""
+        with self._lock:
+            wanted = not self._closed and self._more_wanted(self._awake)
+            self._awake += wanted
+        if wanted:
+            with contextlib.suppress(RuntimeError):  # closed since
+                self._thread.submit(self._work, loop)
 
     def _leave(self, job: Job) -> bool:
         """Takes a job out of the queue; false if it was out already."""
@@ -266,6 +290,7 @@ class Batcher:
         """Runs what is queued until nothing is."""
         try:
             while batch := self._take():
+                self._rouse(loop)
                 self._turn(batch, loop)
         except BaseException as error:  # nothing may go wrong here; if it does, nobody waits for ever
             logger.critical("%s: its thread failed", self.file, exc_info=error)
@@ -273,13 +298,17 @@ class Batcher:
 
     def _turn(self, batch: list[Part], loop: asyncio.AbstractEventLoop) -> None:
         """One run, and what follows from it."""
-        self._running_since = started = time.perf_counter()
+        with self._replacing:
+            session = self.session
+        thread = threading.get_ident()
+        self._running[thread] = started = time.perf_counter()
         try:
             try:
-                outputs = self._run(batch)
+                outputs = self._run(session, batch)
             finally:
                 with self._lock:
-                    self._running_since, self._overdue = None, False
+                    del self._running[thread]
+                    self._overdue = False
             took = time.perf_counter() - started
             answers = self._share(batch, outputs, took)
             self._observe(batch, took)
@@ -288,28 +317,43 @@ class Batcher:
                 self._leave(job)
             loop.call_soon_threadsafe(_answer, [(job, error) for job, _, _ in batch])
             if isinstance(error, SessionBroken):
-                self._replace(str(error), loop)
+                with self._replacing:
+                    if self.session is session:  # not replaced meanwhile by the other thread
+                        self._replace(str(error), loop)
             return
         self._suspect = False
         loop.call_soon_threadsafe(_answer, answers)
 
     def _take(self) -> list[Part]:
-        """The next rows, first come first served; none when nothing is queued."""
+        """The next rows, first come first served; none when nothing is queued, or too little for one thread more."""
         batch: list[Part] = []
         with self._lock:
-            room, now = self._rows_of_a_run(sum(job.size - job.taken for job in self._queue)), time.perf_counter()
-            for job in () if self._closed else self._queue:
+            enough = self._more_wanted(self._awake - 1) and not self._closed
+            room, now = self._rows_of_a_run(self._waiting()), time.perf_counter()
+            for job in self._queue if enough else ():
+                if job.taken == job.size:
+                    continue  # all of it runs
                 if job.started is None and job.deadline is not None and job.deadline <= now:
                     continue  # `_drop` comes for it
                 rows = min(room, job.size - job.taken)
                 batch.append((job, job.taken, job.taken + rows))
                 if job.started is None:
                     job.started = now
+                job.taken += rows
                 room -= rows
                 if room == 0:
                     break
-            self._awake = bool(batch)
+            if not batch:
+                self._awake -= 1
         return batch
+
+    def _waiting(self) -> int:
+        """Rows with which no run has begun."""
+        return sum(job.size - job.taken for job in self._queue)
+
+    def _more_wanted(self, awake: int) -> bool:
+        """Whether there is work for one thread besides so many; of one that would be the second, a full run."""
+        return awake == 0 or (awake < self._lanes and self._waiting() >= self.most)
 
     def _rows_of_a_run(self, waiting: int) -> int:
         if self.seconds is None:
@@ -319,31 +363,34 @@ class Batcher:
         fitting = max(1, min(self.most, round(self.seconds / self._seconds_per_row)))
         return max(fitting, self._abreast) if waiting >= self._abreast else fitting
 
-    def _run(self, batch: Sequence[Part]) -> dict[str, np.ndarray]:
-        assert self.session is not None
+    def _run(self, session: Session | None, batch: Sequence[Part]) -> dict[str, np.ndarray]:
+        if session is None:
+            raise Closed("the model was closed")
         if len(batch) == 1:
             (job, first, last) = batch[0]
-            return self.session.run({name: array[first:last] for name, array in job.inputs.items()})
-        return self.session.run({name: self._gathered(name, batch) for name in batch[0][0].inputs})
+            return session.run({name: array[first:last] for name, array in job.inputs.items()})
+        return session.run({name: self._gathered(name, batch) for name in batch[0][0].inputs})
 
     def _gathered(self, name: str, batch: Sequence[Part]) -> np.ndarray:
         """The rows of one input, together: in memory that is kept for it, for the system takes its time to give so much anew each time."""
         parts = [job.inputs[name][first:last] for job, first, last in batch]
-        rows, room = sum(map(len, parts)), self._room.get(name)
+        rooms = self._rooms.__dict__
+        rows, room = sum(map(len, parts)), rooms.get(name)
         if room is None or len(room) < rows:
-            room = self._room[name] = np.empty((rows, *parts[0].shape[1:]), parts[0].dtype)
-        return np.concatenate(parts, out=room[:rows])
+            room = rooms[name] = np.empty((rows, *parts[0].shape[1:]), parts[0].dtype)
+        return np.asarray(np.concatenate(parts, out=room[:rows]))
 
     def _share(self, batch: Sequence[Part], outputs: dict[str, np.ndarray], took: float) -> list[Answer]:
         """Gives each job its rows; the answers of those that are complete."""
         row, answers = 0, list[Answer]()
         for job, first, last in batch:
-            job.parts.append({name: array[row : row + last - first] for name, array in outputs.items()})
+            with self._lock:
+                job.parts[first] = {name: array[row : row + last - first] for name, array in outputs.items()}
+                job.done, job.ran = job.done + last - first, job.ran + took
             row += last - first
-            job.taken, job.ran = last, job.ran + took
-            if job.taken == job.size and self._leave(job):
+            if job.done == job.size and self._leave(job):
                 assert job.started is not None
-                made = _join(job.parts)
+                made = [job.parts[first] for first in sorted(job.parts)]
                 answers.append((job, _not_finite(made) or Outcome(made, job.started - job.arrived, job.ran)))
         weight = 0.2 if self._seconds_per_row else 1.0
         self._seconds_per_row += weight * (took / row - self._seconds_per_row)
@@ -382,9 +429,8 @@ class Batcher:
         loop.call_soon_threadsafe(lose)
 
     def _release(self) -> None:
-        """The last thing that the thread does."""
+        """When no more runs begin."""
         self.session = None
-        self._room.clear()
 
 
 def _answer(answers: Sequence[Answer]) -> None:
@@ -398,11 +444,8 @@ def _answer(answers: Sequence[Answer]) -> None:
             job.future.set_exception(result)
 
 
-def _not_finite(outputs: dict[str, np.ndarray]) -> BadOutput | None:
+def _not_finite(parts: list[dict[str, np.ndarray]]) -> BadOutput | None:
     """What is wrong with outputs that have NaN or infinities, of which nothing sensible can be told."""
-    found = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    arrays = ((name, part[name]) for name in parts[0] for part in parts)
+    found = dict.fromkeys(name for name, array in arrays if array.dtype.kind == "f" and not np.isfinite(array).all())
     return BadOutput(f"not all numbers of {', '.join(found)} are finite") if found else None
-
-
-def _join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -38,12 +38,13 @@ class Threads:
     Attributes:
         sizes: the batch sizes that it is warmed with.
         abreast: from so many rows on, they run side by side; 1: they never do.
+        lanes: how many runs may be under way at a time.
     """
 
     def __init__(self, together: Any, graph: Graph, number: int, most: int, alone: Callable[[], Any]) -> None:
         self._together, self._number, self._open = together, number, alone
         self._names = [port.name for port in graph.outputs]
-        self.sizes, self.abreast = sorted({1, most}), 1
+        self.sizes, self.abreast, self.lanes = sorted({1, most}), 1, 1
 
     def spread(self) -> None:
         """From now on rows run side by side, where a run may have one for each thread."""

@@ -36,12 +36,13 @@ class Device:
     Args:
         sessions: by the sizes of batches, the session in which each runs.
         captured: they capture CUDA graphs, one a size.
+        lanes: how many runs may be under way at a time; each has its own buffers.
     """
 
-    def __init__(self, sessions: Mapping[int, Any], graph: Graph, captured: bool) -> None:
-        self.sizes, self.abreast = sorted(sessions), 1
+    def __init__(self, sessions: Mapping[int, Any], graph: Graph, captured: bool, lanes: int) -> None:
+        self.sizes, self.abreast, self.lanes = sorted(sessions), 1, lanes
         self._sessions, self._graph, self._captured = sessions, graph, captured
-        self._bound: dict[int, _Bound] = {}
+        self._idle: dict[int, list[_Bound]] = {size: [] for size in sessions}
 
     def run(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         """Rows of arrays in host memory, no more than the largest size; through the buffers of the smallest size that holds them.
@@ -51,22 +52,33 @@ class Device:
         """
         rows = len(next(iter(inputs.values())))
         size = self.sizes[bisect_left(self.sizes, rows)]
-        if size not in self._bound:
-            self._bound[size] = _Bound(self._sessions[size], self._graph, size)
         if self._captured:
             options.add_run_config_entry("gpu_graph_id", str(size))
-        return self._bound[size].run(inputs, rows, options)
+        idle = self._idle[size]
+        try:
+            bound = idle.pop()
+        except IndexError:
+            bound = _Bound(self._sessions[size], self._graph, size, self._captured)
+        try:
+            return bound.run(inputs, rows, options)
+        finally:
+            idle.append(bound)
 
 
 class _Bound:
-    """The inputs and outputs of one batch size, in device memory, and in host memory from where the inputs are copied."""
+    """The inputs of one batch size in device memory, and in host memory from where they are copied.
 
-    def __init__(self, session: Any, graph: Graph, size: int) -> None:
+    Outputs go to new host memory within the run, in which other threads may run; those of a captured graph, whose addresses have to stay,
+    to device memory first.
+    """
+
+    def __init__(self, session: Any, graph: Graph, size: int, captured: bool) -> None:
         self._session, self._binding = session, session.io_binding()
-        self._rows = 0
+        self._size, self._rows = size, 0
         self._staged = {port.name: np.zeros((size, *port.item), port.dtype) for port in graph.inputs}
         self._inputs = {port.name: _buffer(port, size) for port in graph.inputs}
-        self._outputs = {port.name: _buffer(port, size) for port in graph.outputs}
+        self._outputs = {port.name: _buffer(port, size) for port in graph.outputs} if captured else {}
+        self._made = {port.name: ((size, *port.item), np.dtype(port.dtype).type) for port in graph.outputs}
         for name, buffer in self._inputs.items():
             self._binding.bind_ortvalue_input(name, buffer)
         for name, buffer in self._outputs.items():
@@ -74,12 +86,20 @@ class _Bound:
 
     def run(self, inputs: Mapping[str, np.ndarray], rows: int, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         for name, buffer in self._inputs.items():
-            staged = self._staged[name]
-            staged[:rows], staged[rows : self._rows] = inputs[name], 0
-            buffer.update_inplace(staged)
-        self._rows = rows
+            staged = inputs[name]
+            if rows < self._size:
+                staged = self._staged[name]
+                staged[:rows], staged[rows : self._rows] = inputs[name], 0
+            buffer.update_inplace(np.ascontiguousarray(staged))
+        self._rows = rows if rows < self._size else self._rows
+        if self._outputs:
+            self._session.run_with_iobinding(self._binding, options)
+            return {name: buffer.numpy()[:rows] for name, buffer in self._outputs.items()}
+        made = {name: np.empty(shape, dtype) for name, (shape, dtype) in self._made.items()}
+        for name, array in made.items():
+            self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._session.run_with_iobinding(self._binding, options)
-        return {name: buffer.numpy()[:rows] for name, buffer in self._outputs.items()}
+        return {name: array[:rows] for name, array in made.items()}
 
 
 def _buffer(port: Port, size: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,7 @@ class Placement:
         provider: `auto`, `cpu`, `cuda` or `tensorrt`; `auto` takes CUDA where it really loads.
         threads: threads within one run on the CPU.
         gpu_mem_limit: the most GPU memory of one session, in bytes.
+        gpu_runs: how many runs of a graph may be under way at a time on CUDA, where they are not captured.
         cuda_graphs: runs on a GPU are captured, one CUDA graph a batch size, where the whole of a graph runs there.
         cache: the folder in which TensorRT's engines are kept.
         longest: seconds after which a first run on the CPU, of one row, is ended.
@@ -68,13 +70,14 @@ class Placement:
     provider: str
     threads: int
     gpu_mem_limit: int | None = None
+    gpu_runs: int = 1
     cuda_graphs: bool = False
     cache: Path = Path("~/.cache/atelier")
     longest: float | None = None
 
 
 class Session:
-    """An open graph. `run` is not meant for several threads at once: the batcher calls it from one.
+    """An open graph. `run` is meant for as many threads at once as it has `lanes`: the batcher calls it from them.
 
     Attributes:
         provider: `cpu`, `cuda` or `tensorrt`.
@@ -97,7 +100,7 @@ class Session:
         self._session, self._device = _placed(path, graph, placement, most)
         self.provider: str = _provider(self._session)
         self._outputs = {port.name: port.item for port in graph.outputs}
-        self._options = onnxruntime.RunOptions()
+        self._present: dict[int, onnxruntime.RunOptions] = {}  # by thread
         self._check_ports(path)
         self.sizes = self._device.sizes
 
@@ -105,6 +108,15 @@ class Session:
     def abreast(self) -> int:
         """From so many rows on, they run side by side, each on one of a CPU's threads; 1: they never do."""
         return self._device.abreast
+
+    @property
+    def lanes(self) -> int:
+        """How many runs may be under way at a time."""
+        return self._device.lanes
+
+    def narrow(self) -> None:
+        """From now on one run is under way at a time."""
+        self._device.lanes = 1
 
     def spread(self) -> None:
         """From now on rows run side by side where there are enough of them, which is for graphs that take long for each. On a CPU only.
@@ -131,11 +143,13 @@ class Session:
         return self._run(inputs, _shrinking() if self.provider == "cpu" else onnxruntime.RunOptions())
 
     def stop(self) -> None:
-        """Ends the present run before its next node; from any thread."""
-        self._options.terminate = True
+        """Ends the present runs before their next nodes; from any thread."""
+        for options in [*self._present.values()]:
+            options.terminate = True
 
     def _run(self, inputs: Arrays, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
-        self._options = options
+        thread = threading.get_ident()
+        self._present[thread] = options
         try:
             made = self._device.run(inputs, options)
         except Exception as error:
@@ -144,6 +158,8 @@ class Session:
             if isinstance(error, MemoryError) or type(error).__name__ in _BREAKING:
                 raise SessionBroken(str(error).splitlines()[0]) from error
             raise
+        finally:
+            del self._present[thread]
         rows = len(next(iter(inputs.values())))
         for name, item in self._outputs.items():
             if made[name].shape != (rows, *item):
@@ -192,7 +208,8 @@ def _placed(path: Path, graph: Graph, placement: Placement, most: int) -> tuple[
     session, captured = _open(path, graph, placement, most)
     if _provider(session) != "cpu":
         try:
-            return session, gpu.Device(_by_size(session, path, graph, placement, most, captured), graph, captured)
+            lanes = 1 if captured or _provider(session) == "tensorrt" else placement.gpu_runs
+            return session, gpu.Device(_by_size(session, path, graph, placement, most, captured), graph, captured, lanes)
         except ProviderMissing as error:
             if placement.provider != "auto":
                 raise

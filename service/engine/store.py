@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -428,7 +429,8 @@ class _Reading:
 def placed(settings: Settings) -> Placement:
     """Where the settings would have sessions run."""
     threads = settings.threads or usable_cores()
-    return Placement(settings.provider, threads, settings.gpu_mem_limit, settings.cuda_graphs, settings.cache, settings.run_seconds)
+    gpu = settings.gpu_mem_limit, settings.gpu_runs, settings.cuda_graphs
+    return Placement(settings.provider, threads, *gpu, settings.cache, settings.run_seconds)
 
 
 def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int, half: bool) -> Session:
@@ -439,6 +441,8 @@ def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, 
     try:
         for rows in session.sizes:
             first(rows)
+        if session.lanes > 1:
+            _at_once(session, first)
     except SessionError as error:
         if placement.provider != "auto" or session.provider == "cpu":
             raise
@@ -449,6 +453,23 @@ def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, 
         if session.abreast > 1:
             first(session.abreast)
     return session
+
+
+def _at_once(session: Session, first: Callable[[int], float]) -> None:
+    """As many of the largest runs at once as there may be, so that the memory for them is there; if it is not, there is one at a time."""
+    together = threading.Barrier(session.lanes)
+
+    def run(_: int) -> None:
+        together.wait()
+        first(session.sizes[-1])
+
+    with ThreadPoolExecutor(session.lanes) as pool:
+        runs = [pool.submit(run, lane) for lane in range(session.lanes)]
+    failed = [error for each in runs if (error := each.exception()) is not None]
+    if failed:
+        session.narrow()
+        first(session.sizes[-1])
+        logger.warning("%s: one run at a time, for of %d at once %s", session.graph.file, len(runs), str(failed[0]).partition(": ")[2])
 
 
 def opened(folder: Path, graph: Graph, placement: Placement, most: int, half: bool) -> Session:

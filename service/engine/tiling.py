@@ -7,6 +7,7 @@ right and lower edge by its last pixels until the tiles cover it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,14 +65,17 @@ class Grid:
     def number(self) -> int:
         return self.rows.number * self.columns.number
 
-    def cut(self, pixels: np.ndarray, row: int) -> np.ndarray:
-        """One row of tiles (n, tile height, tile width, channels) of a picture (height, width, channels)."""
-        top = row * self.rows.step
-        strip = pixels[top : top + self.rows.tile]
-        missing = (self.rows.tile - len(strip), self.columns.covered - pixels.shape[1])
-        strip = np.pad(strip, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
-        starts = range(0, self.columns.number * self.columns.step, self.columns.step)
-        return np.stack([strip[:, start : start + self.columns.tile] for start in starts])
+    def cut(self, pixels: np.ndarray, rows: Iterable[int]) -> np.ndarray:
+        """Some rows of tiles (n, tile height, tile width, channels) of a picture (height, width, channels), row by row."""
+        corners = [(row * self.rows.step, column * self.columns.step) for row in rows for column in range(self.columns.number)]
+        tiles = np.empty((len(corners), self.rows.tile, self.columns.tile, pixels.shape[2]), pixels.dtype)
+        for tile, (top, left) in zip(tiles, corners, strict=True):
+            there = pixels[top : top + self.rows.tile, left : left + self.columns.tile]
+            height, width, _ = there.shape
+            tile[:height, :width] = there
+            tile[:height, width:] = there[:, -1:]
+            tile[height:] = tile[height - 1]
+        return tiles
 
 
 class Mosaic:
@@ -86,9 +90,9 @@ class Mosaic:
         self.pixels = np.empty((grid.rows.length * grid.scale, grid.columns.length * grid.scale, channels), np.uint8)
         self._before = self.pixels[:0]  # the last row's tiles, joined
 
-    def add(self, tiles: np.ndarray, row: int) -> None:
-        """Adds what a row of tiles became, uint8 (n, scale x tile height, scale x tile width, channels); rows come in order."""
-        _, height, _, channels = tiles.shape
+    def add(self, tiles: Sequence[np.ndarray], row: int) -> None:
+        """Adds what a row of tiles became, each uint8 (scale x tile height, scale x tile width, channels); rows come in order."""
+        height, _, channels = tiles[0].shape
         across = np.empty((height, self.pixels.shape[1], channels), np.uint8)
         for column, tile in enumerate(tiles):
             before = tiles[column - 1] if column else tile
@@ -103,6 +107,8 @@ class Mosaic:
         first, last, start = first * scale, last * scale, index * step
         whole[start + first : start + last] = own[first:last]
         if index and half:
-            old, new = before[step + first - half : step + first + half].astype(np.float32), own[first - half : first + half]
-            share = ((np.arange(2 * half, dtype=np.float32) + 0.5) / (2 * half))[:, None, None]
-            whole[start + first - half : start + first + half] = np.rint(old + share * (new - old))
+            old, new = before[step + first - half : step + first + half], own[first - half : first + half]
+            faded = np.subtract(new, old, dtype=np.float32)
+            faded *= ((np.arange(2 * half, dtype=np.float32) + 0.5) / (2 * half))[:, None, None]
+            faded += old
+            np.rint(faded, out=whole[start + first - half : start + first + half], casting="unsafe")

@@ -52,7 +52,7 @@ async def swap(call: CurrentCall, request: Annotated[SwapRequest, bodies.body(Sw
     height, width, _ = pixels.shape
     call.room_for(height, width, accepted)
     label = np.array(identities.index(request.identity), np.int32)
-    image = await call.run_whole(model, TASK, "swapper", pixels, labels=label)
     if accepted != media.JSON:
-        return await call.picture(image, accepted)
+        return await call.run_whole(model, TASK, "swapper", pixels, call.encoder(accepted), labels=label)
+    image = await call.run_whole(model, TASK, "swapper", pixels, np.asarray, labels=label)
     return call.json(SwapAnswer(identity=request.identity, **await call.described(image)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -43,7 +44,7 @@ async def translate(call: CurrentCall, request: Annotated[TranslateRequest, bodi
     pixels = await call.pixels(request.image, model, fitted=False)
     height, width, _ = pixels.shape
     call.room_for(height, width, accepted)
-    image = await call.run_whole(model, TASK, "translator", pixels)
     if accepted != media.JSON:
-        return await call.picture(image, accepted)
+        return await call.run_whole(model, TASK, "translator", pixels, call.encoder(accepted))
+    image = await call.run_whole(model, TASK, "translator", pixels, np.asarray)
     return call.json(TranslateAnswer(**await call.described(image)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -45,7 +46,7 @@ async def upscale(call: CurrentCall, request: Annotated[UpscaleRequest, bodies.b
     width, height = await call.declared_size(request.image)
     call.room_for(SCALE * height, SCALE * width, accepted)
     pixels = await call.pixels(request.image, model, fitted=False)
-    image = await call.run_whole(model, TASK, "upscaler", pixels)
     if accepted != media.JSON:
-        return await call.picture(image, accepted)
+        return await call.run_whole(model, TASK, "upscaler", pixels, call.encoder(accepted))
+    image = await call.run_whole(model, TASK, "upscaler", pixels, np.asarray)
     return call.json(UpscaleAnswer(**await call.described(image)))

@@ -128,7 +128,7 @@ def upscaling(provider: str) -> Alone:
     fit, most = described.fit, described.largest_batch
     assert fit is not None
     grid = Grid(256, 256, (fit.height, fit.width), described.margin)
-    tiles = np.concatenate([grid.cut(images.whole(piece, 3), row) for piece in pieces() for row in range(grid.rows.number)])
+    tiles = np.concatenate([grid.cut(images.whole(piece, 3), [row]) for piece in pieces() for row in range(grid.rows.number)])
     feeds = [{"images": tiles[first : first + most]} for first in range(0, len(tiles), most)]
     return Alone(folder / described.graphs["upscaler"].file, provider, feeds, grid.number)
 

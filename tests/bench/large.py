@@ -73,7 +73,7 @@ class Raw:
         self.side = fit.height
         if described.large == "tile":
             grid = Grid(*pixels.shape[:2], (fit.height, fit.width), described.margin)
-            tiles = [grid.cut(pixels, row) for row in range(grid.rows.number)]
+            tiles = [grid.cut(pixels, [row]) for row in range(grid.rows.number)]
         else:
             tiles = [images.fit(images.picture(pixels), fit)[None]]
         most = described.largest_batch

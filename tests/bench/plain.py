@@ -54,7 +54,7 @@ def upscale(image: UploadFile) -> Response:
     pixels = np.asarray(Image.open(image.file).convert("RGB"))
     height, width, _ = pixels.shape
     grid = Grid(height, width, (144, 144), margin=8, feather=4, scale=4)
-    tiles = np.concatenate([grid.cut(pixels, row) for row in range(grid.rows.number)])
+    tiles = np.concatenate([grid.cut(pixels, [row]) for row in range(grid.rows.number)])
     made = upscaler.run(["upscaled"], {"images": tiles})[0]
     mosaic = Mosaic(grid, 3)
     for row, across in enumerate(np.split(made, grid.rows.number)):

@@ -175,7 +175,7 @@ def test_tiles_have_no_seams(folder: Path, manifest: Manifest) -> None:
         grid = Grid(*pixels.shape[:2], (fit.height, fit.width), manifest.margin, manifest.feather, scale)
         mosaic = Mosaic(grid, fit.channels)
         for row in range(grid.rows.number):
-            mosaic.add(next(iter(session.run({"images": grid.cut(pixels, row)}).values())), row)
+            mosaic.add(next(iter(session.run({"images": grid.cut(pixels, [row])}).values())), row)
         return mosaic.pixels
 
     one, other = whole(picture[:side, :side]), whole(picture[shift : shift + side, shift : shift + side])

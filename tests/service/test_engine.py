@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -261,7 +262,8 @@ class Breaking:
 
     def __init__(self, session: Session, times: int) -> None:
         self.session, self.times, self.graph = session, times, session.graph
-        self.provider, self.precision, self.abreast = session.provider, session.precision, session.abreast
+        self.provider, self.precision = session.provider, session.precision
+        self.abreast, self.lanes = session.abreast, session.lanes
 
     def run(self, given: object) -> dict[str, np.ndarray]:
         self.times -= 1
@@ -289,6 +291,77 @@ def test_a_session_that_breaks_again_at_once_is_lost(session: Session) -> None:
         results = await asyncio.gather(*(batcher.run(inputs(1, seed)) for seed in range(4)), return_exceptions=True)
         assert [type(result) for result in results] == [SessionBroken, SessionBroken, Closed, Closed]
         assert (batcher.healthy, lost) == (False, ["out of memory"])
+
+    asyncio.run(main())
+
+
+class Twofold:
+    """A session of which two runs may be under way; `begun` counts them, and none ends before it `may`."""
+
+    def __init__(self, session: Session, may: Callable[[], object]) -> None:
+        self.session, self.graph, self.may, self.begun = session, session.graph, may, list[int]()
+        self.provider, self.precision, self.abreast, self.lanes = session.provider, session.precision, session.abreast, 2
+
+    def run(self, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.begun.append(len(given["labels"]))
+        self.may()
+        return self.session.run(given)
+
+
+def test_two_runs_may_be_under_way_and_rows_keep_their_order(session: Session) -> None:
+    async def main() -> None:
+        twofold = Twofold(session, threading.Barrier(2, timeout=10).wait)  # none ends by itself
+        batcher = Batcher(twofold, most=4, limit=100)
+        outcome = await batcher.run(inputs(16))
+        assert twofold.begun == [4, 4, 4, 4]
+        assert len(outcome.parts) == 4
+        assert np.array_equal(outcome.outputs["images"], session.run(inputs(16))["images"])
+        assert (batcher.rows, batcher.depth) == (0, 0)
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_second_run_is_a_full_one(session: Session) -> None:
+    free = threading.Event()
+
+    async def main() -> None:
+        twofold = Twofold(session, partial(free.wait, 10))
+        batcher = Batcher(twofold, most=4, limit=100)
+        tasks = [asyncio.create_task(batcher.run(inputs(1, seed))) for seed in range(4)]
+        await asyncio.sleep(0.1)
+        assert twofold.begun == [1]  # what came after gathers
+        tasks += [asyncio.create_task(batcher.run(inputs(1, seed))) for seed in range(4, 6)]
+        await asyncio.sleep(0.1)
+        assert twofold.begun == [1, 4]
+        free.set()
+        await asyncio.gather(*tasks)
+        assert sorted(twofold.begun) == [1, 1, 4]
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_session_that_breaks_under_two_runs_is_replaced_once(session: Session) -> None:
+    opened = list[Session]()
+
+    def reopen() -> Session:
+        opened.append(session)
+        return session
+
+    def breaks() -> None:
+        together.wait()
+        raise SessionBroken("out of memory")
+
+    together = threading.Barrier(2, timeout=10)
+
+    async def main() -> None:
+        lost: list[str] = []
+        batcher = Batcher(Twofold(session, breaks), most=4, limit=100, reopen=reopen, lost=lost.append)
+        results = await asyncio.gather(*(batcher.run(inputs(4, seed)) for seed in range(4)), return_exceptions=True)
+        assert sorted(type(result).__name__ for result in results) == ["Outcome", "Outcome", "SessionBroken", "SessionBroken"]
+        assert (batcher.healthy, opened, lost) == (True, [session], [])
+        batcher.close()
 
     asyncio.run(main())
 
@@ -329,7 +402,7 @@ def test_a_run_whose_rows_cannot_be_handed_out_fails_its_requests(session: Sessi
     async def main() -> None:
         batcher = Batcher(session, most=4, limit=100)
         with monkeypatch.context() as patch:
-            patch.setattr("service.engine.batching._join", full)
+            patch.setattr("service.engine.batching._not_finite", full)
             results = await asyncio.gather(*(batcher.run(inputs(2, seed)) for seed in range(3)), return_exceptions=True)
         assert all(isinstance(result, MemoryError) for result in results)
         assert (await batcher.run(inputs(2))).outputs["images"].shape == (2, 28, 28, 1)

@@ -277,7 +277,8 @@ class Deaf:
     """A session that goes on whatever it is told."""
 
     def __init__(self, session: Session) -> None:
-        self.graph, self.provider, self.precision, self.abreast = session.graph, session.provider, session.precision, session.abreast
+        self.graph, self.provider, self.precision = session.graph, session.provider, session.precision
+        self.abreast, self.lanes = session.abreast, session.lanes
         self.begun, self.free, self.told = threading.Event(), threading.Event(), asyncio.Event()
 
     def run(self, given: object) -> dict[str, np.ndarray]:

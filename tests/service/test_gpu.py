@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import faked
@@ -92,9 +95,51 @@ def test_memory_is_taken_once_for_each_size(fake: type[faked.Session]) -> None:
     for _ in range(3):
         for number in range(1, 9):
             session.run(inputs(number))
-    assert sorted(shape[0] for shape in faked.OrtValue.shapes) == sorted([1, 8] * 3)  # two inputs and an output
+    assert sorted(shape[0] for shape in faked.OrtValue.shapes) == sorted([1, 8] * 2)  # two inputs; what comes out goes to the host
     with pytest.raises(IndexError):
         session.run(inputs(9))
+
+
+def test_two_runs_at_a_time_have_buffers_of_their_own(fake: type[faked.Session], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, together = fake.run_with_iobinding, threading.Barrier(2, timeout=10)
+
+    def both(session: faked.Session, *given: object) -> None:
+        together.wait()
+        run(session, *given)
+
+    session = Session(PATH, GRAPH, Placement("cuda", 1, gpu_runs=2), 8)
+    assert session.lanes == 2
+    monkeypatch.setattr(fake, "run_with_iobinding", both)
+    given = [inputs(8), {**inputs(8), "labels": np.full(8, 3, np.int32)}]
+    with ThreadPoolExecutor(2) as pool:
+        found = [*pool.map(session.run, given)]
+    here = Session(PATH, GRAPH, Placement("cpu", 1))
+    for asked, made in zip(given, found, strict=True):
+        assert np.array_equal(made["images"], here.run(asked)["images"])
+
+
+def test_where_memory_for_two_runs_is_missing_there_is_one_at_a_time(
+    fake: type[faked.Session], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, alone = fake.run_with_iobinding, threading.Lock()
+
+    def one(session: faked.Session, *given: object) -> None:
+        if not alone.acquire(blocking=False):
+            raise RuntimeError("out of memory")
+        try:
+            time.sleep(0.2)
+            run(session, *given)
+        finally:
+            alone.release()
+
+    monkeypatch.setattr(fake, "run_with_iobinding", one)
+    session = warmed(FOLDER, GRAPH, Placement("cuda", 1, gpu_runs=2), read(FOLDER), 8, half=False)
+    assert (session.provider, session.lanes) == ("cuda", 1)
+    assert "one run at a time, for of 2 at once the first run failed (out of memory)" in caplog.text
+
+
+def test_captured_runs_are_one_at_a_time(fake: type[faked.Session]) -> None:
+    assert Session(PATH, GRAPH, Placement("cuda", 1, gpu_runs=2, cuda_graphs=True), 8).lanes == 1
 
 
 def test_the_settings_of_cuda(fake: type[faked.Session]) -> None:

@@ -131,7 +131,7 @@ def test_a_mosaic_puts_together_what_a_grid_cut(feather: int, scale: int) -> Non
         picture, grid = noise(height, width), Grid(height, width, (SIDE, SIDE), 4, feather, scale)
         mosaic = Mosaic(grid, 3)
         for row in range(grid.rows.number):
-            mosaic.add(enlarged(grid.cut(picture, row), scale), row)
+            mosaic.add(enlarged(grid.cut(picture, [row]), scale), row)
         assert np.array_equal(mosaic.pixels, enlarged(picture[None], scale)[0])
 
 
