@@ -3,7 +3,8 @@
     make device-bench ARGS="--rates 30 60"
 
 A stand-in for the GPU (tests/faked.py) takes as long for each picture as one of that rate would, and no core meanwhile: what is missing to
-1 is what the server adds between runs, or the cores that it lacks. Prints Markdown for docker/README.md.
+1 is what the server adds between runs, the cores that it lacks, or rows of padding, which take as long (with one connection a third).
+Prints Markdown for docker/README.md.
 """
 
 from __future__ import annotations
