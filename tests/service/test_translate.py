@@ -6,13 +6,14 @@ import base64
 import io
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from built import SIDE, blur, build, either, negative
 from PIL import Image
-from support import Server, encoded, pixels
+from support import ROOT, Server, encoded, pixels
 
 from service.contract.images import unfit
 from service.contract.manifest import Fit
@@ -57,6 +58,18 @@ def test_tiles_give_what_the_whole_picture_would(built: Server, height: int, wid
     inner = (slice(1, max(1, height - 1)), slice(1, max(1, width - 1)))
     assert made.shape == picture.shape
     assert np.abs(made[inner] - (sums / 9)[inner]).max(initial=0) <= 1
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_on_a_gpu_rows_of_tiles_share_runs(built: Server, models: Path, start: Start, runs: int) -> None:
+    settings = {"ATELIER_PROVIDER": "cuda", "ATELIER_GPU_RUNS": str(runs), "ATELIER_MAX_BATCH": "12"}
+    there = start("-m", "faked", PYTHONPATH=str(ROOT / "tests"), ATELIER_MODELS=str(models), **settings)
+    assert there.until_loaded().status_code == 200
+    sizes = [(1, 1), (56, 80), (200, 57), (90, 300), (300, 90), (400, 20), (20, 400), (150, 150)]  # 1 to 52 tiles, 1 to 17 in a row
+    with ThreadPoolExecutor(8) as pool:
+        made = [*pool.map(lambda size: translated(there, noise(*size), model="blur"), sizes)]
+    for size, found in zip(sizes, made, strict=True):
+        assert np.array_equal(found, translated(built, noise(*size), model="blur"))
 
 
 def test_a_picture_of_another_size_is_resized_there_and_back(built: Server) -> None:
