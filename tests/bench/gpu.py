@@ -18,7 +18,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from service.engine.tiling import Grid
 
 UPSCALER, CAPTIONER, DETECTOR = "srresnet-light", "captions-scenes", "padim-brick"
 OURS, PLAIN = "Atelier", "plain FastAPI"
+MOST_WORDS = 30
 
 Sent = dict[str, Any]  # keywords of httpx.Request and httpx.Client.post
 
@@ -76,7 +77,7 @@ def works(provider: str) -> list[Work]:
     made = [
         Work("upscale", "/v1/upscale", upscale, (8, 32, 64), (OURS, PLAIN)),
         Work("digits", "/v1/digits", digits, (1, 32, 128), (OURS, PLAIN)),
-        Work("caption, greedy", "/v1/caption", greedy, (8, 32)),
+        Work("caption, greedy", "/v1/caption", greedy, (8, 32), (OURS, PLAIN)),
         Work("caption, beam", "/v1/caption", beam, (8, 32)),
     ]
     return made if provider == "cuda" else [replace(work, connections=work.connections[:1]) for work in made]
@@ -105,20 +106,55 @@ class Alone:
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry("session.force_spinning_stop", "1")  # after a run it would take a core from the servers
         cuda = [("CUDAExecutionProvider", gpu.cuda_options(None, False))] if provider == "cuda" else []
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=[*cuda, "CPUExecutionProvider"])
-        assert provider == self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
+        self.session = onnxruntime.InferenceSession(str(file), options, providers=[*cuda, "CPUExecutionProvider"])
+        assert provider == self.session.get_providers()[0].removesuffix("ExecutionProvider").lower()
         self._feeds, self._rows = feeds, rows
 
     def rate(self, seconds: float) -> float:
         """Pictures a second."""
-        self._session.run(None, self._feeds[0])
+        self.session.run(None, self._feeds[0])
         began, rows = time.perf_counter(), 0
         for feed in cycle(self._feeds):
-            self._session.run(None, feed)
+            self.session.run(None, feed)
             rows += len(next(iter(feed.values())))
             if (took := time.perf_counter() - began) > seconds:
                 break
         return rows / self._rows / took
+
+
+class AloneTogether:
+    """The captioner's two graphs in sessions with no server around them: so many pictures at a time, the likeliest words of all until the
+    last sentence has ended."""
+
+    def __init__(self, provider: str, scenes: list[bytes]) -> None:
+        described = manifest.read(MODELS / CAPTIONER)
+        self._file = {name: MODELS / CAPTIONER / graph.file for name, graph in described.graphs.items()}
+        fit, self._number = described.fit, described.largest_batch
+        assert fit is not None
+        pictures = [images.fit(images.decode(scene), fit) for scene in scenes]
+        self._pictures = np.stack([*islice(cycle(pictures), self._number)])
+        self._encoder = Alone(self._file["encoder"], provider, [{"images": self._pictures}], 1)
+        self._step = Alone(self._file["step"], provider, [], 1)
+
+    def rate(self, seconds: float) -> float:
+        """Pictures a second."""
+        self._captioned()
+        began, rounds = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            self._captioned()
+            rounds += 1
+        return rounds * self._number / (time.perf_counter() - began)
+
+    def _captioned(self) -> None:
+        features, keys, state = self._encoder.session.run(["features", "keys", "state"], {"images": self._pictures})
+        words, ended = np.full(self._number, manifest.START, np.int32), np.zeros(self._number, bool)
+        for _ in range(MOST_WORDS):
+            given = {"features": features, "keys": keys, "state": state, "words": words}
+            log_probabilities, state = self._step.session.run(["log_probabilities", "next_state"], given)
+            words = log_probabilities.argmax(axis=1).astype(np.int32)
+            ended |= words == manifest.END
+            if ended.all():
+                break
 
 
 def upscaling(provider: str) -> Alone:
@@ -139,11 +175,14 @@ def drawing(provider: str) -> Alone:
 
 
 def speed(provider: str, seconds: int, rounds: int) -> str:
-    asked, alone = works(provider), {"upscale": upscaling(provider), "digits": drawing(provider)}
+    asked = works(provider)
+    scenes = [one["files"]["image"] for work in asked if work.name == "caption, greedy" for one in work.sent]
+    alone = {"upscale": upscaling(provider), "digits": drawing(provider), "caption, greedy": AloneTogether(provider, scenes)}
     found: dict[tuple[str, str, int], list[Result]] = {}
     rates: dict[str, list[float]] = {}
     naive = contenders(Path())[1]
     environment = naive.environment | {"PROVIDER": provider, "UPSCALER": str(MODELS / UPSCALER / "upscaler.onnx")}
+    environment["CAPTIONER"] = str(MODELS / CAPTIONER)
     server = Process(ATELIER_PROVIDER=provider)
     try:
         with running([replace(naive, environment=environment)]) as urls:

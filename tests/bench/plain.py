@@ -1,6 +1,7 @@
 """What one would write first: FastAPI with `def` endpoints and a session each; no batching, no limits, no marks, no metrics.
 
-`GRAPH` draws digits and `UPSCALER`, if it is set, makes pictures larger, on `PROVIDER` (`cpu` or `cuda`).
+`GRAPH` draws digits; `UPSCALER`, if it is set, makes pictures larger, and the graphs in the folder `CAPTIONER` caption them, on `PROVIDER`
+(`cpu` or `cuda`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from service.contract.manifest import END, START
 from service.engine import gpu, hardware
 from service.engine.tiling import Grid, Mosaic
 
@@ -29,7 +31,12 @@ session = onnxruntime.InferenceSession(os.environ["GRAPH"], options, providers=p
 upscaler: Any = None
 if larger := os.environ.get("UPSCALER"):
     upscaler = onnxruntime.InferenceSession(larger, options, providers=providers)
+encoder: Any = None
+step: Any = None
+if folder := os.environ.get("CAPTIONER"):
+    encoder, step = (onnxruntime.InferenceSession(f"{folder}/{name}.onnx", options, providers=providers) for name in ("encoder", "step"))
 app = FastAPI()
+MOST_WORDS = 30
 
 
 class Digits(BaseModel):
@@ -62,3 +69,17 @@ def upscale(image: UploadFile) -> Response:
     buffer = io.BytesIO()
     Image.fromarray(mosaic.pixels).save(buffer, "JPEG", quality=95)
     return Response(buffer.getvalue(), media_type="image/jpeg")
+
+
+@app.post("/v1/caption")
+def caption(image: UploadFile) -> list[int]:
+    """The numbers of the likeliest words, one after the other."""
+    height, width = encoder.get_inputs()[0].shape[1:3]
+    pixels = np.asarray(Image.open(image.file).convert("RGB").resize((width, height)))
+    features, keys, state = encoder.run(["features", "keys", "state"], {"images": pixels[None]})
+    words = [START]
+    while len(words) <= MOST_WORDS and END not in words:
+        given = {"features": features, "keys": keys, "state": state, "words": np.array(words[-1:], np.int32)}
+        log_probabilities, state = step.run(["log_probabilities", "next_state"], given)
+        words.append(int(log_probabilities[0].argmax()))
+    return words[1:]
