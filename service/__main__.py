@@ -146,7 +146,7 @@ def _serve(configuration: Settings) -> int:
     )
     app.state.store.lost = server.end
     sys.setswitchinterval(SWITCH_SECONDS)
-    _give_memory_back(configuration.provider != "cpu" and hardware.missing("cuda") is None and bool(hardware.gpus()))
+    _give_memory_back(configuration.provider != "cpu" and hardware.missing("cuda") is None)
     for caught in (signal.SIGTERM, signal.SIGINT):
         signal.signal(caught, lambda *_: None)  # uvicorn drains, then raises the signal again: a stop that was asked for is no failure
     server.run()
