@@ -68,7 +68,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 LARGE, LARGE_BESIDE_GPU = 1_000_000, 8_000_000
 """From how many bytes on a piece of memory is taken from the system by itself, and given back by itself."""
 KEPT_BESIDE_GPU = 64_000_000
-"""Of memory for smaller pieces, how many bytes that are free are not given back."""
+"""Of the memory that each thread has for smaller pieces, how many bytes that are free are not given back."""
 LINGER_SECONDS = 0.3
 SWITCH_SECONDS = 0.00005
 """How long a thread keeps the interpreter from another that wants it. Python's 5 milliseconds are as much as a run on a session

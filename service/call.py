@@ -37,8 +37,10 @@ TIMEOUT_HEADER = "X-Request-Timeout"
 Result = TypeVar("Result")
 
 _SMALL = 4096
-_SMALL_CUT = 100_000
 """Values of pictures that are encoded in less time (some 50 microseconds) than handing them to another thread and back takes."""
+
+_FEW_TILES, _SMALL_CUT = 8, 100_000
+"""Tiles, and pixels of them, that are cut in about as much time."""
 
 _HEADER = 65_536
 """Bytes of an upload whose header is looked for at once; in more there may be very much before it."""
@@ -257,11 +259,11 @@ class Call:
         """The same, by the name of the graph."""
         return (await self._run(model, graph, inputs)).outputs
 
-    async def _run(self, model: Model, graph: str, inputs: dict[str, np.ndarray]) -> Outcome:
+    async def _run(self, model: Model, graph: str, inputs: dict[str, np.ndarray], joined: bool = True) -> Outcome:
         self.in_time()
         with self._refusals(model):
             batcher = model.batchers[graph]
-            outcome = await batcher.run(inputs, self.deadline, partial(self._follow, batcher))
+            outcome = await batcher.run(inputs, self.deadline, partial(self._follow, batcher), joined)
         self.deadline = None  # it has begun
         self._add("queue", outcome.queued)
         self._add("infer", outcome.ran)
@@ -298,12 +300,15 @@ class Call:
             raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="tile_pixels", value=most))
         self.keep(height * width * scale**2 * fit.channels)
         self._total, mosaic, graph = grid.number, Mosaic(grid, fit.channels), model.manifest.tasks[task][role]
-        at_once = 1 if model.provider == "cpu" else max(1, model.most // grid.columns.number)  # a GPU's runs are short, whatever they hold
+        at_once = (
+            1 if model.batchers[graph].provider == "cpu" else max(1, model.most // grid.columns.number)
+        )  # a GPU's runs are short, whatever they hold
         lots = [range(first, min(first + at_once, grid.rows.number)) for first in range(0, grid.rows.number, at_once)]
         for rows in lots:  # one after the other, so that small requests come between
-            small = len(rows) * grid.columns.number * fit.height * fit.width <= _SMALL_CUT
+            number = len(rows) * grid.columns.number
+            small = number <= _FEW_TILES and number * fit.height * fit.width <= _SMALL_CUT
             tiles = await self.work("decode", partial(grid.cut, pixels, rows), small)
-            outcome = await self._run(model, graph, {"images": tiles, **_each(more, len(tiles))})
+            outcome = await self._run(model, graph, {"images": tiles, **_each(more, len(tiles))}, joined=False)
             if rows is not lots[-1]:
                 await self.work("encode", partial(_add_all, mosaic, outcome, rows))
         return await self.work("encode", lambda: finish(_add_all(mosaic, outcome, lots[-1])))

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -60,7 +60,7 @@ class Outcome:
     """What one request got, and its seconds in the queue and in runs.
 
     Attributes:
-        parts: of the runs that held rows of it, in order, arrays (n, ...) by output name.
+        parts: of the runs that held rows of it, in order, arrays (n, ...) by output name; or one part for all of them.
     """
 
     parts: list[dict[str, np.ndarray]]
@@ -69,11 +69,11 @@ class Outcome:
 
     @property
     def outputs(self) -> dict[str, np.ndarray]:
-        """Arrays (n, ...) by output name, of all rows."""
+        """Arrays (n, ...) by output name, of all rows: to put large ones together takes time."""
         return self.parts[0] if len(self.parts) == 1 else {name: np.concatenate([*self.rows(name)]) for name in self.parts[0]}
 
     def rows(self, name: str) -> Iterator[np.ndarray]:
-        """One output, in as many arrays (n, ...) as there were runs: to put large ones together takes time."""
+        """One output, in as many arrays (n, ...) as there are parts."""
         return (part[name] for part in self.parts)
 
 
@@ -92,6 +92,7 @@ class Job:
     future: asyncio.Future[Outcome]
     arrived: float
     deadline: float | None
+    joined: bool = True
     taken: int = 0
     done: int = 0
     started: float | None = None
@@ -147,7 +148,7 @@ class Batcher:
         self._awake = 0  # threads that work
         self._watched = False
         self._running: dict[int, float] = {}  # by thread, since when it is in a run
-        self._overdue = False
+        self._overdue: set[int] = set()  # threads whose runs were told to end
         self._whole = True
         self._closed = False
         self._seconds_per_row = 0.0
@@ -187,13 +188,16 @@ class Batcher:
         if self._rows and self._rows + rows > self.limit:
             raise QueueFull(self._rows, self._seconds_per_row * self._rows)
 
-    async def run(self, inputs: Arrays, deadline: float | None = None, watch: Callable[[Job], None] | None = None) -> Outcome:
+    async def run(
+        self, inputs: Arrays, deadline: float | None = None, watch: Callable[[Job], None] | None = None, joined: bool = True
+    ) -> Outcome:
         """Runs the rows of one request, together with whatever else is queued.
 
         Args:
             inputs: arrays by input name with the same first dimension n >= 1.
             deadline: on the clock of `time.perf_counter`.
             watch: is given the job, to follow how far it is.
+            joined: what several runs gave comes as one part.
 
         Raises:
             QueueFull: the queue is at its limit.
@@ -205,7 +209,7 @@ class Batcher:
         size = len(next(iter(inputs.values())))
         self.check_room(size)
         loop = asyncio.get_running_loop()
-        job = Job(inputs, size, loop.create_future(), time.perf_counter(), deadline)
+        job = Job(inputs, size, loop.create_future(), time.perf_counter(), deadline, joined)
         with self._lock:
             self._queue.append(job)
             self._rows += size
@@ -234,33 +238,35 @@ class Batcher:
             self._queue.clear()
             self._rows = 0
         _answer([(job, Closed("the model was closed")) for job in left])
+        self._stop()
         with contextlib.suppress(RuntimeError):  # closed before
             self._thread.submit(self._release)
         self._thread.shutdown(wait=False)
-        self._stop()
 
     def _drop(self, job: Job) -> None:
         """The deadline has come of what waits: it makes room."""
         if job.started is None and self._leave(job):
             _answer([(job, DeadlinePassed("the deadline passed in the queue"))])
 
-    def _stop(self) -> None:
+    def _stop(self, threads: Collection[int] | None = None) -> None:
+        """Tells the present runs to end, or those of some threads."""
         session = self.session
         if session is not None and self._running:
-            session.stop()
+            session.stop(threads)
 
     def _watch(self, loop: asyncio.AbstractEventLoop, longest: float) -> None:
         """Looks, while there is work, whether a run takes too long."""
         with self._lock:  # meanwhile the run does not end, nor does another begin that is not meant
-            since = min(self._running.values(), default=None)
-            took = 0.0 if since is None else time.perf_counter() - since
-            overdue = longest <= took < 2 * longest and not self._overdue
-            if overdue:
-                self._overdue = True
-                self._stop()
-        if overdue:
+            now = time.perf_counter()
+            late = {thread for thread, since in self._running.items() if now - since >= longest} - self._overdue
+            took = max((now - since for since in self._running.values()), default=0.0)
+            given_up = took >= 2 * longest
+            if late and not given_up:
+                self._overdue |= late
+                self._stop(late)
+        if late and not given_up:
             logger.error("%s: a run is ended after %.1f s", self.file, took)
-        elif took >= 2 * longest:
+        elif given_up:
             self._give_up(f"a run did not end in {took:.0f} s, although it was told to", loop)
         self._watched = self._awake > 0 and not self._closed
         if self._watched:
@@ -301,14 +307,15 @@ class Batcher:
         with self._replacing:
             session = self.session
         thread = threading.get_ident()
-        self._running[thread] = started = time.perf_counter()
+        with self._lock:
+            self._running[thread] = started = time.perf_counter()
         try:
             try:
                 outputs = self._run(session, batch)
             finally:
                 with self._lock:
                     del self._running[thread]
-                    self._overdue = False
+                    self._overdue.discard(thread)
             took = time.perf_counter() - started
             answers = self._share(batch, outputs, took)
             self._observe(batch, took)
@@ -321,7 +328,8 @@ class Batcher:
                     if self.session is session:  # not replaced meanwhile by the other thread
                         self._replace(str(error), loop)
             return
-        self._suspect = False
+        if self.session is session:
+            self._suspect = False
         loop.call_soon_threadsafe(_answer, answers)
 
     def _take(self) -> list[Part]:
@@ -390,8 +398,10 @@ class Batcher:
             row += last - first
             if job.done == job.size and self._leave(job):
                 assert job.started is not None
-                made = [job.parts[first] for first in sorted(job.parts)]
-                answers.append((job, _not_finite(made) or Outcome(made, job.started - job.arrived, job.ran)))
+                outcome = Outcome([job.parts[first] for first in sorted(job.parts)], job.started - job.arrived, job.ran)
+                if job.joined:
+                    outcome.parts = [outcome.outputs]
+                answers.append((job, _not_finite(outcome.parts) or outcome))
         weight = 0.2 if self._seconds_per_row else 1.0
         self._seconds_per_row += weight * (took / row - self._seconds_per_row)
         return answers
@@ -412,10 +422,11 @@ class Batcher:
             self._give_up(why, loop)
             return
         try:
-            self.session = self._reopen()
+            self.session = session = self._reopen()
         except Exception as error:
             self._give_up(f"{why}; opened again, {error}", loop)
             return
+        self._abreast, self._lanes = session.abreast, session.lanes
         self._suspect, self._whole = True, True
         logger.warning("%s: opened again", self.file)
 
@@ -429,8 +440,9 @@ class Batcher:
         loop.call_soon_threadsafe(lose)
 
     def _release(self) -> None:
-        """When no more runs begin."""
-        self.session = None
+        """When no more runs begin, and what is being opened in place of a broken session is there."""
+        with self._replacing:
+            self.session = None
 
 
 def _answer(answers: Sequence[Answer]) -> None:

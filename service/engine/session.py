@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,10 +142,11 @@ class Session:
         """A run after which memory that only so many rows need is given back on a CPU, where runs are short."""
         return self._run(inputs, _shrinking() if self.provider == "cpu" else onnxruntime.RunOptions())
 
-    def stop(self) -> None:
-        """Ends the present runs before their next nodes; from any thread."""
-        for options in [*self._present.values()]:
-            options.terminate = True
+    def stop(self, threads: Collection[int] | None = None) -> None:
+        """Ends the present runs, or those of some threads, before their next nodes; from any thread."""
+        for thread, options in [*self._present.items()]:
+            if threads is None or thread in threads:
+                options.terminate = True
 
     def _run(self, inputs: Arrays, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         thread = threading.get_ident()

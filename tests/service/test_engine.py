@@ -299,7 +299,7 @@ class Twofold:
     """A session of which two runs may be under way; `begun` counts them, and none ends before it `may`."""
 
     def __init__(self, session: Session, may: Callable[[], object]) -> None:
-        self.session, self.graph, self.may, self.begun = session, session.graph, may, list[int]()
+        self.session, self.graph, self.may, self.begun, self.told = session, session.graph, may, list[int](), list[set[int] | None]()
         self.provider, self.precision, self.abreast, self.lanes = session.provider, session.precision, session.abreast, 2
 
     def run(self, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -307,12 +307,15 @@ class Twofold:
         self.may()
         return self.session.run(given)
 
+    def stop(self, threads: set[int] | None = None) -> None:
+        self.told.append(threads)
+
 
 def test_two_runs_may_be_under_way_and_rows_keep_their_order(session: Session) -> None:
     async def main() -> None:
         twofold = Twofold(session, threading.Barrier(2, timeout=10).wait)  # none ends by itself
         batcher = Batcher(twofold, most=4, limit=100)
-        outcome = await batcher.run(inputs(16))
+        outcome = await batcher.run(inputs(16), joined=False)
         assert twofold.begun == [4, 4, 4, 4]
         assert len(outcome.parts) == 4
         assert np.array_equal(outcome.outputs["images"], session.run(inputs(16))["images"])
@@ -337,6 +340,73 @@ def test_a_second_run_is_a_full_one(session: Session) -> None:
         free.set()
         await asyncio.gather(*tasks)
         assert sorted(twofold.begun) == [1, 1, 4]
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_closing_tells_the_present_run_to_end(session: Session) -> None:
+    free = threading.Event()
+
+    async def main() -> None:
+        twofold = Twofold(session, partial(free.wait, 10))
+        batcher = Batcher(twofold, most=4, limit=100)
+        task = asyncio.create_task(batcher.run(inputs(1)))
+        await asyncio.sleep(0.1)
+        batcher.close()
+        assert twofold.told == [None]
+        free.set()
+        assert [type(result) for result in await asyncio.gather(task, return_exceptions=True)] == [Closed]
+
+    asyncio.run(main())
+
+
+def test_of_two_runs_the_overdue_one_is_ended(session: Session) -> None:
+    free, threads = threading.Event(), list[int]()
+
+    def may() -> None:
+        threads.append(threading.get_ident())
+        if len(threads) == 1:
+            free.wait(10)
+
+    async def main() -> None:
+        twofold = Twofold(session, may)
+        batcher = Batcher(twofold, most=4, limit=100, longest=0.4)
+        first = asyncio.create_task(batcher.run(inputs(1)))
+        await asyncio.sleep(0.1)
+        while not twofold.told:
+            await batcher.run(inputs(4))  # in the other thread
+        assert not batcher.healthy
+        await batcher.run(inputs(4))
+        assert not batcher.healthy  # whatever else ends
+        free.set()
+        await first
+        assert (batcher.healthy, twofold.told) == (True, [{threads[0]}])
+        assert set(threads[1:]) != {threads[0]}
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_session_opened_again_for_one_run_at_a_time_has_no_two(session: Session) -> None:
+    present, most = list[int](), list[int]()
+
+    def run(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        present.append(1)
+        most.append(len(present))
+        time.sleep(0.05)
+        present.pop()
+        return session.run(given)
+
+    async def main() -> None:
+        narrow = Twofold(session, lambda: None)
+        narrow.lanes, narrow.run = 1, run  # type: ignore[method-assign]
+        broken = Breaking(session, 1)
+        broken.lanes = 2
+        batcher = Batcher(broken, most=4, limit=100, reopen=lambda: narrow)
+        results = await asyncio.gather(*(batcher.run(inputs(4, seed)) for seed in range(6)), return_exceptions=True)
+        assert sum(isinstance(result, SessionBroken) for result in results) == 1
+        assert max(most[1:]) == 1  # the other thread may have begun the first with it
         batcher.close()
 
     asyncio.run(main())

@@ -286,7 +286,7 @@ class Deaf:
         self.free.wait(30)
         return {}
 
-    def stop(self) -> None:
+    def stop(self, threads: object = None) -> None:
         self.told.set()
 
 

@@ -65,6 +65,10 @@ def test_on_a_gpu_rows_of_tiles_share_runs(built: Server, models: Path, start: S
     settings = {"ATELIER_PROVIDER": "cuda", "ATELIER_GPU_RUNS": str(runs), "ATELIER_MAX_BATCH": "12"}
     there = start("-m", "faked", PYTHONPATH=str(ROOT / "tests"), ATELIER_MODELS=str(models), **settings)
     assert there.until_loaded().status_code == 200
+    translated(there, noise(56, 80), model="blur")
+    told = [line for line in there.client.get("/metrics").text.splitlines() if 'model="blur"' in line]
+    runs_and_rows = [float(line.split()[-1]) for line in told if line.startswith(("atelier_batch_size_count", "atelier_batch_size_sum"))]
+    assert sorted(runs_and_rows) == [1, 6]  # two rows of three
     sizes = [(1, 1), (56, 80), (200, 57), (90, 300), (300, 90), (400, 20), (20, 400), (150, 150)]  # 1 to 52 tiles, 1 to 17 in a row
     with ThreadPoolExecutor(8) as pool:
         made = [*pool.map(lambda size: translated(there, noise(*size), model="blur"), sizes)]
