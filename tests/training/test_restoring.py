@@ -140,7 +140,7 @@ def test_an_untrained_painter_learns_from_the_decibels_of_what_spreads_into_hole
 
 
 def _squares(number: int, side: int, largest: int, random: np.random.Generator) -> np.ndarray:
-    return masks.squares(masks.wholes(40, side, largest, random), number, side, random)
+    return masks.squares(masks.wholes(200, side, largest, random), number, side, random)
 
 
 def test_holes_to_learn_from_are_of_all_kinds_and_as_in_larger_pictures() -> None:
