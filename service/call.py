@@ -253,7 +253,7 @@ class Call:
         Raises:
             ProblemError: 503 the queue is full or the model went away, 504 too late, 500 the run failed.
         """
-        return (await self._run(model, model.manifest.tasks[task][role], inputs)).outputs
+        return await self.run_graph(model, model.manifest.tasks[task][role], inputs)
 
     async def run_graph(self, model: Model, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The same, by the name of the graph."""
@@ -300,9 +300,8 @@ class Call:
             raise ProblemError(Code.IMAGE_TOO_LARGE, detail, limit=Limit(name="tile_pixels", value=most))
         self.keep(height * width * scale**2 * fit.channels)
         self._total, mosaic, graph = grid.number, Mosaic(grid, fit.channels), model.manifest.tasks[task][role]
-        at_once = (
-            1 if model.batchers[graph].provider == "cpu" else max(1, model.most // grid.columns.number)
-        )  # a GPU's runs are short, whatever they hold
+        on_cpu = model.batchers[graph].provider == "cpu"
+        at_once = 1 if on_cpu else max(1, model.most // grid.columns.number)  # a GPU's runs are short, whatever they hold
         lots = [range(first, min(first + at_once, grid.rows.number)) for first in range(0, grid.rows.number, at_once)]
         for rows in lots:  # one after the other, so that small requests come between
             number = len(rows) * grid.columns.number

@@ -91,7 +91,8 @@ class _Bound:
                 staged = self._staged[name]
                 staged[:rows], staged[rows : self._rows] = inputs[name], 0
             buffer.update_inplace(np.ascontiguousarray(staged))
-        self._rows = rows if rows < self._size else self._rows
+        if rows < self._size:
+            self._rows = rows
         if self._outputs:
             self._session.run_with_iobinding(self._binding, options)
             return {name: buffer.numpy()[:rows] for name, buffer in self._outputs.items()}

@@ -128,13 +128,12 @@ class AloneTogether:
 
     def __init__(self, provider: str, scenes: list[bytes]) -> None:
         described = manifest.read(MODELS / CAPTIONER)
-        self._file = {name: MODELS / CAPTIONER / graph.file for name, graph in described.graphs.items()}
         fit, self._number = described.fit, described.largest_batch
         assert fit is not None
         pictures = [images.fit(images.decode(scene), fit) for scene in scenes]
         self._pictures = np.stack([*islice(cycle(pictures), self._number)])
-        self._encoder = Alone(self._file["encoder"], provider, [{"images": self._pictures}], 1)
-        self._step = Alone(self._file["step"], provider, [], 1)
+        self._encoder = Alone(MODELS / CAPTIONER / described.graphs["encoder"].file, provider, [{"images": self._pictures}], 1)
+        self._step = Alone(MODELS / CAPTIONER / described.graphs["step"].file, provider, [], 1)
 
     def rate(self, seconds: float) -> float:
         """Pictures a second."""

@@ -126,7 +126,7 @@ def _gated_painter(pictures: Any, holes: Any, config: Config) -> Any:
     quarter = x = _gated(x, 2 * config.width)
     x = _gated(x, 4 * config.width, 4, strides=2)
     for block in range(config.blocks):
-        x = _residual(x, 4 * config.width, dilation_rate=2 ** min(block % 4, 3))
+        x = _residual(x, 4 * config.width, dilation_rate=2 ** (block % 4))
     x = _gated(layers.Concatenate()([double(_gated(x, 2 * config.width)), quarter]), 2 * config.width)
     for _ in range(config.fine_blocks):
         x = _residual(x, 2 * config.width)
