@@ -81,6 +81,8 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.lost = False
+        self._listening = list[socket.socket]()
+        self._connecting = set[asyncio.Task[Any]]()  # of which the loop keeps weak references only
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app: Any = self.config.app
@@ -92,26 +94,37 @@ class _Server(uvicorn.Server):
         host = self.config.host
         name = "localhost" if host in (*LOCAL, "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         logger.info("open http://%s:%d in a browser", name, self.servers[0].sockets[0].getsockname()[1])
+        if sys.platform == "win32":  # where there is no uvloop
+            return
+        self._listening = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+        for one in self._listening:
+            one.setblocking(False)
+            asyncio.get_running_loop().add_reader(one, self._accept_all, one)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        listening = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
         for server in self.servers:
             server.close()
-        for one in listening:
-            await self._accept_all(one)
+        for one in self._listening:
+            asyncio.get_running_loop().remove_reader(one)
+            self._accept_all(one)  # closing it would reset them
+            one.close()
         await asyncio.sleep(LINGER_SECONDS)  # what was sent before its sender could know is read yet, and answered
         await super().shutdown(sockets)
 
-    async def _accept_all(self, listening: socket.socket) -> None:
-        """Takes whom the kernel has connected, and closes the socket, which would reset them. The event loop (uvloop's) accepts one at each
-        turn, so that many may wait while it is busy."""
-        waiting = []
-        with listening, contextlib.suppress(OSError):  # there is no other, or there are no more files
-            listening.setblocking(False)
+    def _accept_all(self, listening: socket.socket) -> None:
+        """Takes whom the kernel has connected. The event loop (uvloop's) accepts one at each turn: of many who come while it is busy, the
+        last would wait for as many turns."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # there is no other, or there are no more files
             while True:
-                waiting.append(listening.accept()[0])
-        for one in waiting:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, one)
+                connecting = loop.create_task(loop.connect_accepted_socket(self._protocol, listening.accept()[0]))
+                self._connecting.add(connecting)
+                connecting.add_done_callback(self._connected)
+
+    def _connected(self, connecting: asyncio.Task[Any]) -> None:
+        self._connecting.discard(connecting)
+        if not connecting.cancelled():
+            connecting.exception()  # looked at: a caller who is gone again is no error of the server's
 
     def _protocol(self) -> asyncio.Protocol:
         return Connection(self.config, self.server_state, self.lifespan.state)

@@ -78,7 +78,7 @@ class Session:
                 np.copyto(np.frombuffer(memory, made.dtype).reshape(made.shape), made)  # meanwhile other threads run, as in a real run
             return
         self._real.run_with_iobinding(binding, options)
-        self._made = [output.numpy() for output in outputs]
+        self._made = [output.numpy().copy() for output in outputs]  # whose memory is the caller's
 
 
 class OrtValue:

@@ -2,9 +2,11 @@
 
 No timer: a request that arrives alone runs at once, and while it runs the others gather. A graph's items are all of one
 size, so its cost is counted in rows. On a CPU a row takes the same time in a run of any size, so that runs are kept short there:
-what comes next waits less, and the answers of one run are written while the next one is under way. On a GPU two full runs may be under
-way at a time: while one computes, the inputs of the next are brought and what the last one made is handed out. Which requests share a run
-never changes an answer: every row of a graph's output depends on its own row of the input alone.
+what comes next waits less, and the answers of one run are written while the next one is under way. On a GPU a run of a few rows takes as
+long as a full one, and less than reading the requests for it: all that are read in one turn of the event loop go together, for threads that
+take them one by one hinder it. Two full runs may be under way there at a time: while one computes, the inputs of the next are brought and
+what the last one made is handed out. Which requests share a run never changes an answer: every row of a graph's output depends on its own
+row of the input alone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import itertools
 import logging
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -114,7 +117,8 @@ class Batcher:
 
     Args:
         most: the most rows of one run. A larger request is spread over several runs.
-        seconds: about how long a run takes at most, by the measured time of a row; without it only `most` counts.
+        seconds: about how long a run takes at most, by the measured time of a row; without it, as on a GPU, only `most` counts, and what
+            comes in one turn of the event loop waits for its end.
         longest: seconds after which a run is told to end. One that does not in as many again is given up, and the session with it.
         limit: the most rows that wait or run; a single larger request is taken when nothing else is there.
         reopen: opens the session anew after a run broke it.
@@ -142,9 +146,11 @@ class Batcher:
         self._observer, self._reopen, self._lost = observer, reopen, lost
         self._thread = ThreadPoolExecutor(self._lanes, f"session-{self.file}", initializer=step_back)
         self._replacing = threading.Lock()  # held while a broken session is replaced, and to get hold of the one that there is
+        self._replaced = 0  # broken sessions so far
         self._lock = threading.Lock()  # of all below, which the event loop and the threads change
         self._queue: deque[Job] = deque()
         self._rows = 0
+        self._gathering = False  # the turn of the event loop in which requests came is not over
         self._awake = 0  # threads that work
         self._watched = False
         self._running: dict[int, float] = {}  # by thread, since when it is in a run
@@ -213,6 +219,10 @@ class Batcher:
         with self._lock:
             self._queue.append(job)
             self._rows += size
+            first = self.seconds is None and not self._gathering
+            self._gathering |= first
+        if first:
+            loop.call_soon(self._gathered, loop)
         self._rouse(loop)
         if self.longest is not None and not self._watched:
             self._watched = True
@@ -272,6 +282,11 @@ class Batcher:
         if self._watched:
             loop.call_later(longest / 4, self._watch, loop, longest)
 
+    def _gathered(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            self._gathering = False
+        self._rouse(loop)
+
     def _rouse(self, loop: asyncio.AbstractEventLoop) -> None:
         """Has one thread more work if there is work for it."""
         with self._lock:
@@ -305,7 +320,7 @@ class Batcher:
     def _turn(self, batch: list[Part], loop: asyncio.AbstractEventLoop) -> None:
         """One run, and what follows from it."""
         with self._replacing:
-            session = self.session
+            session, replaced = self.session, self._replaced
         thread = threading.get_ident()
         with self._lock:
             self._running[thread] = started = time.perf_counter()
@@ -320,15 +335,17 @@ class Batcher:
             answers = self._share(batch, outputs, took)
             self._observe(batch, took)
         except Exception as error:
+            del session
+            _clear_frames(error)
             for job, _, _ in batch:
                 self._leave(job)
             loop.call_soon_threadsafe(_answer, [(job, error) for job, _, _ in batch])
             if isinstance(error, SessionBroken):
                 with self._replacing:
-                    if self.session is session:  # not replaced meanwhile by the other thread
+                    if self._replaced == replaced:  # not replaced meanwhile by the other thread
                         self._replace(str(error), loop)
             return
-        if self.session is session:
+        if self._replaced == replaced:
             self._suspect = False
         loop.call_soon_threadsafe(_answer, answers)
 
@@ -360,8 +377,8 @@ class Batcher:
         return sum(job.size - job.taken for job in self._queue)
 
     def _more_wanted(self, awake: int) -> bool:
-        """Whether there is work for one thread besides so many; of one that would be the second, a full run."""
-        return awake == 0 or (awake < self._lanes and self._waiting() >= self.most)
+        """Whether there is work for one thread besides so many: a full run, or for the only one whatever has been gathered."""
+        return awake < self._lanes and ((awake == 0 and not self._gathering) or self._waiting() >= self.most)
 
     def _rows_of_a_run(self, waiting: int) -> int:
         if self.seconds is None:
@@ -377,9 +394,9 @@ class Batcher:
         if len(batch) == 1:
             (job, first, last) = batch[0]
             return session.run({name: array[first:last] for name, array in job.inputs.items()})
-        return session.run({name: self._gathered(name, batch) for name in batch[0][0].inputs})
+        return session.run({name: self._joined(name, batch) for name in batch[0][0].inputs})
 
-    def _gathered(self, name: str, batch: Sequence[Part]) -> np.ndarray:
+    def _joined(self, name: str, batch: Sequence[Part]) -> np.ndarray:
         """The rows of one input, together: in memory that is kept for it, for the system takes its time to give so much anew each time."""
         parts = [job.inputs[name][first:last] for job, first, last in batch]
         rooms = self._rooms.__dict__
@@ -416,7 +433,8 @@ class Batcher:
 
     def _replace(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
         """Puts a new session in the place of one that a run broke; the second time without a good run between, it is lost."""
-        self._whole, self.session = False, None  # its memory may be what the new one needs
+        self._whole, self.session = False, None  # its memory, which nothing else holds by now, may be what the new one needs
+        self._replaced += 1
         logger.error("%s: the session broke (%s)", self.file, why)
         if self._reopen is None or self._suspect:
             self._give_up(why, loop)
@@ -454,6 +472,13 @@ def _answer(answers: Sequence[Answer]) -> None:
             job.future.set_result(result)
         else:
             job.future.set_exception(result)
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Lets go of what an error's frames hold, and those of what it came of: among it the session, with its memory."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _not_finite(parts: list[dict[str, np.ndarray]]) -> BadOutput | None:

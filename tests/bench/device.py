@@ -4,6 +4,7 @@
 
 A stand-in for the GPU (tests/faked.py) takes as long for each picture as one of that rate would, and no core meanwhile: what is missing to
 1 is what the server adds between runs, the cores that it lacks, or rows of padding, which take as long (with one connection a third).
+Then digits, one as PNG, from a stand-in that takes next to no time: what the server itself takes for a small request.
 Prints Markdown for docker/README.md.
 """
 
@@ -15,14 +16,20 @@ import platform
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bench import HERE, machine
+import httpx
+from bench import GRAPH, HERE, Result, machine
 from gpu import UPSCALER, answered, load, pieces, works
 from pressure import MODELS, ROOT, URL, Process
 
 from service.contract import manifest
 from service.engine.tiling import Grid
+
+SHORT_SECONDS = 1e-5
+"""A row's on a card that draws 100,000 digits a second (docker/README.md)."""
 
 
 def main() -> None:
@@ -33,38 +40,47 @@ def main() -> None:
     options = parser.parse_args()
     print("| a GPU's pictures a second | connections | a second | share | p50, p99, ms | processor time a picture, ms |")
     print("|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as models:
-        shutil.copytree(MODELS / UPSCALER, Path(models) / UPSCALER)
-        for rate in options.rates:
-            for row in rows(rate, options.connections, options.seconds, models):
-                print(row, flush=True)
+    for rate in options.rates:
+        with standing_in("upscale", UPSCALER, 1 / rate / tiles()) as (server, requests):
+            for connections in options.connections:
+                told, result = row(server, requests, connections, options.seconds)
+                print(f"| {rate:g} | {connections} | {result.rate:.1f} | {result.rate / rate:.2f} | {told} |", flush=True)
+    print("\n| digits, connections | a second | p50, p99, ms | processor time a request, ms |")
+    print("|---|---|---|---|")
+    with standing_in("digits", GRAPH.parent.name, SHORT_SECONDS) as (server, requests):
+        for connections in (1, 32, 128):
+            told, result = row(server, requests, connections, options.seconds)
+            print(f"| {connections} | {result.rate:,.0f} | {told} |", flush=True)
     print(f"\nMachine: {machine()}; Python {platform.python_version()}.")
 
 
-def rows(rate: float, connections: list[int], seconds: int, models: str) -> list[str]:
-    """The table's, of one stand-in."""
-    (work,) = (one for one in works("cuda") if one.name == "upscale")
-    requests, found = work.requests(URL), []
-    server = Process(
-        "faked",
-        ATELIER_MODELS=models,
-        ATELIER_PROVIDER="cuda",
-        FAKED_ROW_SECONDS=str(1 / rate / tiles()),
-        PYTHONPATH=f"{ROOT}{os.pathsep}{HERE.parent}",
-    )
-    try:
-        answered(requests)
-        for number in connections:
-            began, before = time.perf_counter(), processor_seconds(server)
-            result = load(requests, number, seconds)
-            busy = (processor_seconds(server) - before) / (time.perf_counter() - began)
-            figures = (
-                f"{result.rate:.1f} | {result.rate / rate:.2f} | {result.median:.0f}, {result.p99:.0f} | {1000 * busy / result.rate:.0f}"
-            )
-            found.append(f"| {rate:g} | {number} | {figures} |")
-    finally:
-        server.stop()
-    return found
+@contextmanager
+def standing_in(name: str, model: str, row_seconds: float) -> Iterator[tuple[Process, list[httpx.Request]]]:
+    """A server of one model on a stand-in, and what is asked of it."""
+    (work,) = (one for one in works("cuda") if one.name == name)
+    requests = work.requests(URL)
+    with tempfile.TemporaryDirectory() as models:
+        shutil.copytree(MODELS / model, Path(models) / model)
+        server = Process(
+            "faked",
+            ATELIER_MODELS=models,
+            ATELIER_PROVIDER="cuda",
+            FAKED_ROW_SECONDS=str(row_seconds),
+            PYTHONPATH=f"{ROOT}{os.pathsep}{HERE.parent}",
+        )
+        try:
+            answered(requests)
+            yield server, requests
+        finally:
+            server.stop()
+
+
+def row(server: Process, requests: list[httpx.Request], connections: int, seconds: int) -> tuple[str, Result]:
+    """The last columns of a table."""
+    began, before = time.perf_counter(), processor_seconds(server)
+    result = load(requests, connections, seconds)
+    busy = (processor_seconds(server) - before) / (time.perf_counter() - began)
+    return f"{result.median:,.1f}, {result.p99:,.1f} | {1000 * busy / result.rate:.1f}", result
 
 
 def tiles() -> int:

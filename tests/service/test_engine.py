@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -107,6 +108,28 @@ def test_waiting_requests_share_a_run(session: Session) -> None:
         free.set()
         await asyncio.gather(first, *others)
         assert sizes == [1, 32]
+        batcher.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("seconds", "begun"), [(None, [8]), (60.0, [1, 7])])
+def test_what_comes_in_one_turn_shares_a_run_on_a_gpu(session: Session, seconds: float | None, begun: list[int]) -> None:
+    """On a CPU, whose runs are longer, the first is run at once."""
+
+    async def main() -> None:
+        sizes, free = list[int](), _held(session)
+        batcher = Batcher(_counted(session, sizes), most=16, limit=100, seconds=seconds)
+
+        async def long_turn() -> None:
+            threading.Event().wait(0.2)
+
+        coming = [long_turn() if number == 1 else batcher.run(inputs(1, number)) for number in range(9)]
+        tasks = [asyncio.create_task(one) for one in coming]
+        await asyncio.sleep(0)
+        free.set()
+        await asyncio.gather(*tasks)
+        assert sizes == begun
         batcher.close()
 
     asyncio.run(main())
@@ -284,6 +307,38 @@ def test_a_broken_session_is_opened_again_and_what_waited_runs(session: Session)
     asyncio.run(main())
 
 
+def test_the_memory_of_a_broken_session_is_free_before_another_is_opened(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one may need it. The error that tells of the break went through the session."""
+    graph = manifest.graphs["decoder"]
+
+    def opened() -> Session:
+        return Session(MODELS / "cdcgan" / graph.file, graph, PLACEMENT)
+
+    first, there = opened(), list[object]()
+    inner = weakref.ref(first._session)
+
+    def broken(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(type(first._device), "run", broken)
+
+    def reopen() -> Session:
+        there.append(inner())
+        monkeypatch.undo()
+        return opened()
+
+    async def main(batcher: Batcher) -> None:
+        with pytest.raises(SessionBroken):
+            await batcher.run(inputs(1))
+        assert (await batcher.run(inputs(1))).outputs["images"].shape == (1, 28, 28, 1)
+        batcher.close()
+
+    batcher = Batcher(first, most=1, limit=100, reopen=reopen)
+    del first
+    asyncio.run(main(batcher))
+    assert there == [None]
+
+
 def test_a_session_that_breaks_again_at_once_is_lost(session: Session) -> None:
     async def main() -> None:
         lost: list[str] = []
@@ -331,12 +386,11 @@ def test_a_second_run_is_a_full_one(session: Session) -> None:
     async def main() -> None:
         twofold = Twofold(session, partial(free.wait, 10))
         batcher = Batcher(twofold, most=4, limit=100)
-        tasks = [asyncio.create_task(batcher.run(inputs(1, seed))) for seed in range(4)]
-        await asyncio.sleep(0.1)
-        assert twofold.begun == [1]  # what came after gathers
-        tasks += [asyncio.create_task(batcher.run(inputs(1, seed))) for seed in range(4, 6)]
-        await asyncio.sleep(0.1)
-        assert twofold.begun == [1, 4]
+        tasks = list[asyncio.Task[Outcome]]()
+        for number, begun in ((1, [1]), (3, [1]), (2, [1, 4])):  # what comes after the first gathers
+            tasks += [asyncio.create_task(batcher.run(inputs(1, seed))) for seed in range(number)]
+            await asyncio.sleep(0.1)
+            assert twofold.begun == begun
         free.set()
         await asyncio.gather(*tasks)
         assert sorted(twofold.begun) == [1, 1, 4]

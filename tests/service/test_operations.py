@@ -20,9 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
+import uvloop
 from PIL import Image
 from support import MODELS, Server, encoded
 
+from service.__main__ import _Server
+from service.app import create_app
+from service.connection import Connection
 from service.engine.session import SessionError
 from service.engine.store import Store
 from service.settings import Settings
@@ -345,6 +350,29 @@ def test_a_stop_answers_those_too_whose_turn_to_be_accepted_has_not_come(start: 
     assert {answer[:13] for answer in answers} == {b"HTTP/1.1 200 "}
     assert all(b"connection: close" in answer.lower() for answer in answers)
     assert server.process.wait(30) == 0
+
+
+def test_all_who_wait_to_be_accepted_are_in_one_turn() -> None:
+    """The event loop by itself takes one of them at each turn, which may be long."""
+
+    async def main() -> None:
+        config = uvicorn.Config(create_app(Settings(load=[])), port=0, http=Connection, ws="none", log_config=None)
+        config.load()
+        server = _Server(config)
+        server.lifespan = config.lifespan_class(config)
+        await server.startup()
+        address = server.servers[0].sockets[0].getsockname()
+        with ExitStack() as callers:
+            for _ in range(50):  # meanwhile the event loop stands still
+                callers.enter_context(socket.create_connection(address, timeout=20))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            accepted = len(server.server_state.connections)
+        await server.shutdown()
+        assert accepted == 50
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_a_stop_does_not_wait_until_all_models_are_open(start: Start) -> None:
