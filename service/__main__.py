@@ -116,15 +116,16 @@ class _Server(uvicorn.Server):
         last would wait for as many turns."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # there is no other, or there are no more files
-            while True:
+            for _ in range(self.config.backlog):
                 connecting = loop.create_task(loop.connect_accepted_socket(self._protocol, listening.accept()[0]))
                 self._connecting.add(connecting)
                 connecting.add_done_callback(self._connected)
 
     def _connected(self, connecting: asyncio.Task[Any]) -> None:
         self._connecting.discard(connecting)
-        if not connecting.cancelled():
-            connecting.exception()  # looked at: a caller who is gone again is no error of the server's
+        error = None if connecting.cancelled() else connecting.exception()
+        if error is not None and not isinstance(error, OSError):  # a caller who is gone again is no error of the server's
+            logger.error("a connection could not be taken", exc_info=error)
 
     def _protocol(self) -> asyncio.Protocol:
         return Connection(self.config, self.server_state, self.lifespan.state)

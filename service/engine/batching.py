@@ -1,12 +1,12 @@
 """Continuous batching: whatever is queued when the session is free becomes the next run.
 
-No timer: a request that arrives alone runs at once, and while it runs the others gather. A graph's items are all of one
-size, so its cost is counted in rows. On a CPU a row takes the same time in a run of any size, so that runs are kept short there:
-what comes next waits less, and the answers of one run are written while the next one is under way. On a GPU a run of a few rows takes as
-long as a full one, and less than reading the requests for it: all that are read in one turn of the event loop go together, for threads that
-take them one by one hinder it. Two full runs may be under way there at a time: while one computes, the inputs of the next are brought and
-what the last one made is handed out. Which requests share a run never changes an answer: every row of a graph's output depends on its own
-row of the input alone.
+No timer: a request that arrives alone runs at once, on a GPU once the event loop's turn is over, and while it runs the others gather. A
+graph's items are all of one size, so its cost is counted in rows. On a CPU a row takes the same time in a run of any size, so that runs
+are kept short there: what comes next waits less, and the answers of one run are written while the next one is under way. On a GPU a run
+of a few rows takes as long as a full one, and less than reading the requests for it: all that are read in one turn of the event loop go
+together, for threads that take them one by one hinder it. Two full runs may be under way there at a time: while one computes, the inputs
+of the next are brought and what the last one made is handed out. Which requests share a run never changes an answer: every row of a
+graph's output depends on its own row of the input alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -112,8 +112,8 @@ Answer = tuple[Job, Outcome | Exception]
 class Batcher:
     """The queue of one session, and the threads that run it: one, or as many as its `lanes`.
 
-    Requests enter and leave on the event loop. A thread takes the next rows by itself the moment a run ends, without waiting
-    for the loop's turn, and hands all answers of a run back at once. More than one work while there are enough rows for full runs.
+    Requests enter and leave on the event loop. A thread takes the next rows by itself the moment a run ends, if any of them came in a turn
+    that is over, and hands all answers of a run back at once. More than one work while there are enough rows for full runs.
 
     Args:
         most: the most rows of one run. A larger request is spread over several runs.
@@ -150,7 +150,8 @@ class Batcher:
         self._lock = threading.Lock()  # of all below, which the event loop and the threads change
         self._queue: deque[Job] = deque()
         self._rows = 0
-        self._gathering = False  # the turn of the event loop in which requests came is not over
+        self._gathering: asyncio.AbstractEventLoop | None = None  # whose turn, in which requests came, is not over
+        self._ready = False  # what waits may be run: on a GPU, some of it came in a turn that is over
         self._awake = 0  # threads that work
         self._watched = False
         self._running: dict[int, float] = {}  # by thread, since when it is in a run
@@ -219,10 +220,11 @@ class Batcher:
         with self._lock:
             self._queue.append(job)
             self._rows += size
-            first = self.seconds is None and not self._gathering
-            self._gathering |= first
-        if first:
-            loop.call_soon(self._gathered, loop)
+            if self.seconds is not None:
+                self._ready = True
+            elif self._gathering is not loop:
+                self._gathering = loop
+                loop.call_soon(self._gathered, loop)
         self._rouse(loop)
         if self.longest is not None and not self._watched:
             self._watched = True
@@ -278,13 +280,13 @@ class Batcher:
             logger.error("%s: a run is ended after %.1f s", self.file, took)
         elif given_up:
             self._give_up(f"a run did not end in {took:.0f} s, although it was told to", loop)
-        self._watched = self._awake > 0 and not self._closed
+        self._watched = (self._awake > 0 or bool(self._queue)) and not self._closed
         if self._watched:
             loop.call_later(longest / 4, self._watch, loop, longest)
 
     def _gathered(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
-            self._gathering = False
+            self._gathering, self._ready = None, self._waiting() > 0
         self._rouse(loop)
 
     def _rouse(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -339,7 +341,7 @@ class Batcher:
             _clear_frames(error)
             for job, _, _ in batch:
                 self._leave(job)
-            loop.call_soon_threadsafe(_answer, [(job, error) for job, _, _ in batch])
+            _tell(loop, _answer, [(job, error) for job, _, _ in batch])
             if isinstance(error, SessionBroken):
                 with self._replacing:
                     if self._replaced == replaced:  # not replaced meanwhile by the other thread
@@ -347,7 +349,7 @@ class Batcher:
             return
         if self._replaced == replaced:
             self._suspect = False
-        loop.call_soon_threadsafe(_answer, answers)
+        _tell(loop, _answer, answers)
 
     def _take(self) -> list[Part]:
         """The next rows, first come first served; none when nothing is queued, or too little for one thread more."""
@@ -368,6 +370,7 @@ class Batcher:
                 room -= rows
                 if room == 0:
                     break
+            self._ready = self._ready and self._waiting() > 0
             if not batch:
                 self._awake -= 1
         return batch
@@ -377,8 +380,8 @@ class Batcher:
         return sum(job.size - job.taken for job in self._queue)
 
     def _more_wanted(self, awake: int) -> bool:
-        """Whether there is work for one thread besides so many: a full run, or for the only one whatever has been gathered."""
-        return awake < self._lanes and ((awake == 0 and not self._gathering) or self._waiting() >= self.most)
+        """Whether there is work for one thread besides so many: a full run, or for the only one whatever is ready."""
+        return (awake == 0 and self._ready) or (awake < self._lanes and self._waiting() >= self.most)
 
     def _rows_of_a_run(self, waiting: int) -> int:
         if self.seconds is None:
@@ -433,7 +436,7 @@ class Batcher:
 
     def _replace(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
         """Puts a new session in the place of one that a run broke; the second time without a good run between, it is lost."""
-        self._whole, self.session = False, None  # its memory, which nothing else holds by now, may be what the new one needs
+        self._whole, self.session = False, None  # its memory may be what the new one needs: only the other of two runs has it yet
         self._replaced += 1
         logger.error("%s: the session broke (%s)", self.file, why)
         if self._reopen is None or self._suspect:
@@ -455,12 +458,18 @@ class Batcher:
             self.close()
 
         self._closed, self._whole = True, False
-        loop.call_soon_threadsafe(lose)
+        _tell(loop, lose)
 
     def _release(self) -> None:
         """When no more runs begin, and what is being opened in place of a broken session is there."""
         with self._replacing:
             self.session = None
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *given: Any) -> None:
+    """From another thread. Where the loop was closed, since a stop did not wait for this run, nobody waits any more."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *given)
 
 
 def _answer(answers: Sequence[Answer]) -> None:

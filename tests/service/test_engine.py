@@ -135,6 +135,73 @@ def test_what_comes_in_one_turn_shares_a_run_on_a_gpu(session: Session, seconds:
     asyncio.run(main())
 
 
+def test_what_came_in_a_turn_that_is_over_does_not_wait_for_another(session: Session) -> None:
+    """One request comes in each turn, so that one is always being gathered, and none is a full run."""
+
+    async def main() -> None:
+        sizes, begun = list[int](), list[int]()
+        batcher = Batcher(_counted(session, sizes), most=64, limit=100)
+        tasks = list[asyncio.Task[Outcome]]()
+        for number in range(40):
+            tasks.append(asyncio.create_task(batcher.run(inputs(1, number))))
+            await asyncio.sleep(0)
+            threading.Event().wait(0.02)  # the turn is long, and the session's thread has its time
+            begun.append(sum(sizes))
+        await asyncio.gather(*tasks)
+        assert begun[20] >= 15
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_run_that_hangs_is_ended_though_the_watch_looked_as_it_was_gathered(session: Session) -> None:
+    free, told = threading.Event(), list[object]()
+
+    class Hanging(Twofold):
+        def stop(self, threads: set[int] | None = None) -> None:
+            told.append(threads)
+            free.set()
+
+    async def main() -> None:
+        batcher, loop = Batcher(Hanging(session, partial(free.wait, 10)), most=4, limit=100, longest=0.4), asyncio.get_running_loop()
+        batcher._watched = True  # since an earlier request
+        task = asyncio.create_task(batcher.run(inputs(1)))
+        loop.call_soon(batcher._watch, loop, 0.4)
+        await task
+        assert len(told) == 1
+        batcher.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ends", [lambda: None, partial(pow, 0, -1)])
+def test_a_run_that_outlasts_the_event_loop_ends_in_silence(
+    session: Session, ends: Callable[[], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a stop, which waits for `ATELIER_GRACE_SECONDS` only."""
+    begun, free = threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.set()
+        free.wait(10)
+        ends()
+
+    async def main() -> None:
+        batcher = Batcher(Twofold(session, run), most=4, limit=100)
+        coming = asyncio.create_task(batcher.run(inputs(1)))
+        await asyncio.to_thread(begun.wait, 10)
+        batcher.close()
+        with pytest.raises(Closed):
+            await coming
+
+    asyncio.run(main())
+    free.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("session-"):
+            thread.join(10)
+    assert not caplog.records
+
+
 def test_a_caller_that_goes_away_is_not_run(session: Session) -> None:
     async def main() -> None:
         sizes: list[int] = []
