@@ -36,7 +36,7 @@ class Threads:
         alone: opens one whose runs use the thread that calls, and may be under way at the same time.
 
     Attributes:
-        sizes: the batch sizes that it is warmed with.
+        sizes: one row, and the most of one run.
         abreast: from so many rows on, they run side by side; 1: they never do.
         lanes: how many runs may be under way at a time.
     """

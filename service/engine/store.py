@@ -434,13 +434,15 @@ def placed(settings: Settings) -> Placement:
 
 
 def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, most: int, half: bool) -> Session:
-    """A warm session of a graph whose files were checked. On a CPU, rows that are longer than a run with one for each thread may be are
-    spread over the threads where there are as many."""
+    """A warm session of a graph whose files were checked."""
     session = opened(folder, graph, placement, most, half)
     first = partial(_first, session, len(manifest.classes), placement.longest)
     try:
-        for rows in session.sizes:
-            first(rows)
+        if session.provider == "cpu":
+            _warm_on_cpu(session, first, placement.threads)
+        else:
+            for rows in session.sizes:
+                first(rows)
         if session.lanes > 1:
             _at_once(session, first)
     except SessionError as error:
@@ -448,11 +450,22 @@ def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, 
             raise
         logger.warning("%s/%s runs on the CPU, for on a GPU %s", folder.name, graph.file, str(error).removeprefix(f"{graph.file}: "))
         return _open(folder, graph, replace(placement, provider="cpu"), manifest, most, half)
-    if session.provider == "cpu" and first(1) * placement.threads > CPU_RUN_SECONDS:  # which also gives back more of what the largest took
-        session.spread()
-        if session.abreast > 1:
-            first(session.abreast)
     return session
+
+
+def _warm_on_cpu(session: Session, first: Callable[[int], float], threads: int) -> None:
+    """Runs of one row, and of the most that there will be. Rows that are longer than a run with one for each thread may be are spread over
+    the threads where there are as many; hardly more than those ever share a run."""
+    first(1)
+    most = session.sizes[-1]
+    if first(1) * threads > CPU_RUN_SECONDS:
+        session.spread()
+        most = min(most, max(2, threads))
+        session.sizes = sorted({1, most})
+    if most > 1:
+        first(most)
+    if session.abreast == 1:
+        first(1)  # gives back more of what the largest took
 
 
 def _at_once(session: Session, first: Callable[[int], float]) -> None:
