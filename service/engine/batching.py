@@ -314,12 +314,12 @@ class Batcher:
         try:
             while batch := self._take():
                 self._rouse(loop)
-                self._turn(batch, loop)
+                self._run_once(batch, loop)
         except BaseException as error:  # nothing may go wrong here; if it does, nobody waits for ever
             logger.critical("%s: its thread failed", self.file, exc_info=error)
             self._give_up(f"its thread failed ({error!r})", loop)
 
-    def _turn(self, batch: list[Part], loop: asyncio.AbstractEventLoop) -> None:
+    def _run_once(self, batch: list[Part], loop: asyncio.AbstractEventLoop) -> None:
         """One run, and what follows from it."""
         with self._replacing:
             session, replaced = self.session, self._replaced

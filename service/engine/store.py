@@ -454,13 +454,13 @@ def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, 
 
 
 def _warm_on_cpu(session: Session, first: Callable[[int], float], threads: int) -> None:
-    """Runs of one row, and of the most that there will be. Rows that are longer than a run with one for each thread may be are spread over
-    the threads where there are as many; hardly more than those ever share a run."""
+    """Runs of one row, then of the most that will share one: of a graph whose rows are longer than a run with one for each thread may be,
+    one for each thread, over which they are spread; of others as many as the session takes."""
     first(1)
     most = session.sizes[-1]
     if first(1) * threads > CPU_RUN_SECONDS:
         session.spread()
-        most = min(most, max(2, threads))
+        most = min(most, max(2, threads))  # two at least, which shows that it takes several
         session.sizes = sorted({1, most})
     if most > 1:
         first(most)
