@@ -356,7 +356,8 @@ class Batcher:
         batch: list[Part] = []
         with self._lock:
             enough = self._more_wanted(self._awake - 1) and not self._closed
-            room, now = self._rows_of_a_run(self._waiting()), time.perf_counter()
+            waiting, now = self._waiting(), time.perf_counter()
+            room = most = self._rows_of_a_run(waiting)
             for job in self._queue if enough else ():
                 if job.taken == job.size:
                     continue  # all of it runs
@@ -370,7 +371,7 @@ class Batcher:
                 room -= rows
                 if room == 0:
                     break
-            self._ready = self._ready and self._waiting() > 0
+            self._ready = self._ready and waiting > most - room
             if not batch:
                 self._awake -= 1
         return batch
