@@ -398,9 +398,9 @@ class Batcher:
         if len(batch) == 1:
             (job, first, last) = batch[0]
             return session.run({name: array[first:last] for name, array in job.inputs.items()})
-        return session.run({name: self._joined(name, batch) for name in batch[0][0].inputs})
+        return session.run({name: self._stacked(name, batch) for name in batch[0][0].inputs})
 
-    def _joined(self, name: str, batch: Sequence[Part]) -> np.ndarray:
+    def _stacked(self, name: str, batch: Sequence[Part]) -> np.ndarray:
         """The rows of one input, together: in memory that is kept for it, for the system takes its time to give so much anew each time."""
         parts = [job.inputs[name][first:last] for job, first, last in batch]
         rooms = self._rooms.__dict__

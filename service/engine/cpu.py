@@ -36,7 +36,7 @@ class Threads:
         alone: opens one whose runs use the thread that calls, and may be under way at the same time.
 
     Attributes:
-        sizes: one row, and the most of one run.
+        sizes: the batch sizes that it is warmed with: one row, and the most that will share a run.
         abreast: from so many rows on, they run side by side; 1: they never do.
         lanes: how many runs may be under way at a time.
     """
@@ -47,10 +47,11 @@ class Threads:
         self.sizes, self.abreast, self.lanes = sorted({1, most}), 1, 1
 
     def spread(self) -> None:
-        """From now on rows run side by side, where a run may have one for each thread."""
+        """From now on rows run side by side, where a run may have one for each thread. For graphs so slow that no run has more rows."""
         if 1 < self._number <= self.sizes[-1]:
             self._alone, self.abreast = self._open(), self._number
             self._pool = ThreadPoolExecutor(self._number, "rows", initializer=partial(step_back, SLOW_NICENESS))
+        self.sizes = sorted({1, min(self.sizes[-1], max(2, self._number))})  # two at least, which shows that it takes several
 
     def run(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
         """Rows of arrays, with options of this run alone."""

@@ -82,7 +82,6 @@ class Session:
     Attributes:
         provider: `cpu`, `cuda` or `tensorrt`.
         precision: `float32`, or `float16` if the file is the graph's variant in half precision.
-        sizes: the batch sizes that it is warmed with: on a GPU all that run there.
     """
 
     def __init__(self, path: Path, graph: Graph, placement: Placement, most: int = 64) -> None:
@@ -102,7 +101,11 @@ class Session:
         self._outputs = {port.name: port.item for port in graph.outputs}
         self._present: dict[int, onnxruntime.RunOptions] = {}  # by thread
         self._check_ports(path)
-        self.sizes = self._device.sizes
+
+    @property
+    def sizes(self) -> list[int]:
+        """The batch sizes that it is warmed with: on a GPU all that run there."""
+        return self._device.sizes
 
     @property
     def abreast(self) -> int:

@@ -457,13 +457,10 @@ def _warm_on_cpu(session: Session, first: Callable[[int], float], threads: int) 
     """Runs of one row, then of the most that will share one: of a graph whose rows are longer than a run with one for each thread may be,
     one for each thread, over which they are spread; of others as many as the session takes."""
     first(1)
-    most = session.sizes[-1]
     if first(1) * threads > CPU_RUN_SECONDS:
         session.spread()
-        most = min(most, max(2, threads))  # two at least, which shows that it takes several
-        session.sizes = sorted({1, most})
-    if most > 1:
-        first(most)
+    for rows in session.sizes[1:]:
+        first(rows)
     if session.abreast == 1:
         first(1)  # gives back more of what the largest took
 
