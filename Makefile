@@ -12,12 +12,13 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 serve: $(VENV)/.$(EXTRA)
 	$(BIN)/python -m service
 
-# Training's tests, which each keep a single core busy, two at a time. Some of them: make test ARGS=tests/service
-SERVING := tests/contract tests/models tests/service $(wildcard tests/test_*.py)
+# Those of the running server one after the other; the others, which each keep a single core busy, two at a time. Some of them: make test ARGS=tests/service
+ALONE := tests/service
 FEW := tests/cluster -m few
-PARALLEL := --numprocesses 2 --dist worksteal
+TOGETHER := tests/contract tests/models tests/training $(wildcard tests/test_*.py)
+PARALLEL := --numprocesses 2 --dist load --maxschedchunk 1
 test: $(VENV)/.cpu $(VENV)/.training $(VENV)/.jax $(VENV)/.data $(VENV)/.telemetry $(VENV)/.cluster $(VENV)/.dev
-	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m pytest $(SERVING) && $(BIN)/python -m pytest $(FEW) && $(BIN)/python -m pytest tests/training $(PARALLEL))
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m pytest $(ALONE) && $(BIN)/python -m pytest $(FEW) && $(BIN)/python -m pytest $(TOGETHER) $(PARALLEL))
 
 # The service on a Ray cluster of three nodes: faults and scaling, then every test of the shared server through it. Some ten minutes.
 test-cluster: $(VENV)/.cpu $(VENV)/.training $(VENV)/.cluster $(VENV)/.dev
