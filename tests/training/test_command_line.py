@@ -557,7 +557,7 @@ def test_a_handful_of_pictures_is_enough(tmp_path: Path, inside: Inside) -> None
 
 
 def test_evaluate_measures_through_the_server_into_manifest_and_card(tmp_path: Path, inside: Inside) -> None:
-    assert inside("fit", "vae", "--smoke", "--prior-epochs", "0", "--out", "models/tiny").returncode == 0
+    assert inside("fit", "vae", "--smoke", "--out", "models/tiny").returncode == 0
     before = read(tmp_path / "models" / "tiny")
     result = inside("evaluate", "tiny", "--data", "drawn")
     assert result.returncode == 0, result.stderr
