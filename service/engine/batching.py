@@ -2,7 +2,8 @@
 
 No timer: a request that arrives alone runs at once, on a GPU once the event loop's turn is over, and while it runs the others gather. A
 graph's items are all of one size, so its cost is counted in rows. On a CPU a row takes the same time in a run of any size, so that runs
-are kept short there: what comes next waits less, and the answers of one run are written while the next one is under way. On a GPU a run
+are kept short there: what comes next waits less, and the answers of one run are written while the next one is under way; slow graphs
+have as many runs under way as there are threads, each of one row, none of which waits for another. On a GPU a run
 of a few rows takes as long as a full one, and less than reading the requests for it: all that are read in one turn of the event loop go
 together, for threads that take them one by one hinder it. Two full runs may be under way there at a time: while one computes, the inputs
 of the next are brought and what the last one made is handed out. Which requests share a run never changes an answer: every row of a
@@ -22,11 +23,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from service.engine.cpu import step_back
+from service.engine.cpu import SLOW_NICENESS, step_back
 from service.engine.session import Arrays, BadOutput, Session, SessionBroken
 
 logger = logging.getLogger("atelier")
@@ -60,7 +62,7 @@ class Observer(Protocol):
 
 @dataclass
 class Outcome:
-    """What one request got, and its seconds in the queue and in runs.
+    """What one request got, and its seconds in the queue and in runs, those at the same time counted once.
 
     Attributes:
         parts: of the runs that held rows of it, in order, arrays (n, ...) by output name; or one part for all of them.
@@ -87,6 +89,7 @@ class Job:
     Attributes:
         size, taken, done: its rows, how many of them runs have begun with, and how many have run.
         parts: what came of them, by the first row of each part.
+        ran, ran_until: seconds in which any run held rows of it, so far, and when the last of them ended.
         deadline: on the clock of `time.perf_counter`; what has not begun by then never does.
     """
 
@@ -100,6 +103,7 @@ class Job:
     done: int = 0
     started: float | None = None
     ran: float = 0.0
+    ran_until: float = 0.0
     parts: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
@@ -113,7 +117,8 @@ class Batcher:
     """The queue of one session, and the threads that run it: one, or as many as its `lanes`.
 
     Requests enter and leave on the event loop. A thread takes the next rows by itself the moment a run ends, if any of them came in a turn
-    that is over, and hands all answers of a run back at once. More than one work while there are enough rows for full runs.
+    that is over, and hands all answers of a run back at once. More than one work while there are enough rows for full runs, which on a CPU,
+    where a graph that has lanes is slow, are of one row.
 
     Args:
         most: the most rows of one run. A larger request is spread over several runs.
@@ -141,10 +146,11 @@ class Batcher:
     ) -> None:
         self.session: Session | None = session
         self.most, self.limit, self.seconds, self.longest = most, limit, seconds, longest
-        self._abreast, self._lanes = session.abreast, session.lanes
         self.file, self.provider, self.precision = session.graph.file, session.provider, session.precision
         self._observer, self._reopen, self._lost = observer, reopen, lost
-        self._thread = ThreadPoolExecutor(self._lanes, f"session-{self.file}", initializer=step_back)
+        self._lanes = session.lanes
+        behind = partial(step_back, SLOW_NICENESS) if seconds is not None and self._lanes > 1 else step_back
+        self._threads = [ThreadPoolExecutor(1, f"session-{self.file}-{lane}", initializer=behind) for lane in range(self._lanes)]
         self._replacing = threading.Lock()  # held while a broken session is replaced, and to get hold of the one that there is
         self._replaced = 0  # broken sessions so far
         self._lock = threading.Lock()  # of all below, which the event loop and the threads change
@@ -152,7 +158,7 @@ class Batcher:
         self._rows = 0
         self._gathering: asyncio.AbstractEventLoop | None = None  # whose turn, in which requests came, is not over
         self._ready = False  # what waits may be run: on a GPU, some of it came in a turn that is over
-        self._awake = 0  # threads that work
+        self._resting = set(range(self._lanes))  # threads that do not work
         self._watched = False
         self._running: dict[int, float] = {}  # by thread, since when it is in a run
         self._overdue: set[int] = set()  # threads whose runs were told to end
@@ -193,7 +199,7 @@ class Batcher:
         if self._closed:
             raise Closed("the model was closed")
         if self._rows and self._rows + rows > self.limit:
-            raise QueueFull(self._rows, self._seconds_per_row * self._rows)
+            raise QueueFull(self._rows, self._seconds_per_row * self._rows / self._lanes)
 
     async def run(
         self, inputs: Arrays, deadline: float | None = None, watch: Callable[[Job], None] | None = None, joined: bool = True
@@ -252,8 +258,9 @@ class Batcher:
         _answer([(job, Closed("the model was closed")) for job in left])
         self._stop()
         with contextlib.suppress(RuntimeError):  # closed before
-            self._thread.submit(self._release)
-        self._thread.shutdown(wait=False)
+            self._threads[0].submit(self._release)
+        for thread in self._threads:
+            thread.shutdown(wait=False)
 
     def _drop(self, job: Job) -> None:
         """The deadline has come of what waits: it makes room."""
@@ -292,11 +299,12 @@ class Batcher:
     def _rouse(self, loop: asyncio.AbstractEventLoop) -> None:
         """Has one thread more work if there is work for it."""
         with self._lock:
-            wanted = not self._closed and self._more_wanted(self._awake)
-            self._awake += wanted
-        if wanted:
-            with contextlib.suppress(RuntimeError):  # closed since
-                self._thread.submit(self._work, loop)
+            if self._closed or not self._more_wanted(self._awake):
+                return
+            lane = min(self._resting)  # where there is little work always the same one, which has what it needs at hand
+            self._resting.remove(lane)
+        with contextlib.suppress(RuntimeError):  # closed since
+            self._threads[lane].submit(self._work, loop, lane)
 
     def _leave(self, job: Job) -> bool:
         """Takes a job out of the queue; false if it was out already."""
@@ -309,10 +317,10 @@ class Batcher:
 
     # in the session's thread
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self, loop: asyncio.AbstractEventLoop, lane: int) -> None:
         """Runs what is queued until nothing is."""
         try:
-            while batch := self._take():
+            while batch := self._take(lane):
                 self._rouse(loop)
                 self._run_once(batch, loop)
         except BaseException as error:  # nothing may go wrong here; if it does, nobody waits for ever
@@ -351,13 +359,13 @@ class Batcher:
             self._suspect = False
         _tell(loop, _answer, answers)
 
-    def _take(self) -> list[Part]:
+    def _take(self, lane: int) -> list[Part]:
         """The next rows, first come first served; none when nothing is queued, or too little for one thread more."""
         batch: list[Part] = []
         with self._lock:
             enough = self._more_wanted(self._awake - 1) and not self._closed
             waiting, now = self._waiting(), time.perf_counter()
-            room = most = self._rows_of_a_run(waiting)
+            room = most = self._rows_of_a_run()
             for job in self._queue if enough else ():
                 if job.taken == job.size:
                     continue  # all of it runs
@@ -373,32 +381,38 @@ class Batcher:
                     break
             self._ready = self._ready and waiting > most - room
             if not batch:
-                self._awake -= 1
+                self._resting.add(lane)
         return batch
 
     def _waiting(self) -> int:
         """Rows with which no run has begun."""
         return sum(job.size - job.taken for job in self._queue)
 
+    @property
+    def _awake(self) -> int:
+        """Threads that work."""
+        return len(self._threads) - len(self._resting)
+
     def _more_wanted(self, awake: int) -> bool:
         """Whether there is work for one thread besides so many: a full run, or for the only one whatever is ready."""
-        return (awake == 0 and self._ready) or (awake < self._lanes and self._waiting() >= self.most)
+        return (awake == 0 and self._ready) or (awake < self._lanes and self._waiting() >= self._rows_of_a_run())
 
-    def _rows_of_a_run(self, waiting: int) -> int:
+    def _rows_of_a_run(self) -> int:
         if self.seconds is None:
             return self.most
-        if self._seconds_per_row == 0:
+        if self._lanes > 1 or self._seconds_per_row == 0:
             return 1
-        fitting = max(1, min(self.most, round(self.seconds / self._seconds_per_row)))
-        return max(fitting, self._abreast) if waiting >= self._abreast else fitting
+        return max(1, min(self.most, round(self.seconds / self._seconds_per_row)))
 
     def _run(self, session: Session | None, batch: Sequence[Part]) -> dict[str, np.ndarray]:
         if session is None:
             raise Closed("the model was closed")
         if len(batch) == 1:
             (job, first, last) = batch[0]
-            return session.run({name: array[first:last] for name, array in job.inputs.items()})
-        return session.run({name: self._stacked(name, batch) for name in batch[0][0].inputs})
+            inputs = {name: array[first:last] for name, array in job.inputs.items()}
+        else:
+            inputs = {name: self._stacked(name, batch) for name in batch[0][0].inputs}
+        return session.run(inputs, beside=self._awake > 1)
 
     def _stacked(self, name: str, batch: Sequence[Part]) -> np.ndarray:
         """The rows of one input, together: in memory that is kept for it, for the system takes its time to give so much anew each time."""
@@ -411,11 +425,13 @@ class Batcher:
 
     def _share(self, batch: Sequence[Part], outputs: dict[str, np.ndarray], took: float) -> list[Answer]:
         """Gives each job its rows; the answers of those that are complete."""
-        row, answers = 0, list[Answer]()
+        row, answers, ended = 0, list[Answer](), time.perf_counter()
         for job, first, last in batch:
             with self._lock:
                 job.parts[first] = {name: array[row : row + last - first] for name, array in outputs.items()}
-                job.done, job.ran = job.done + last - first, job.ran + took
+                job.done += last - first
+                job.ran += max(0.0, ended - max(ended - took, job.ran_until))
+                job.ran_until = max(ended, job.ran_until)
             row += last - first
             if job.done == job.size and self._leave(job):
                 assert job.started is not None
@@ -448,7 +464,7 @@ class Batcher:
         except Exception as error:
             self._give_up(f"{why}; opened again, {error}", loop)
             return
-        self._abreast, self._lanes = session.abreast, session.lanes
+        self._lanes = min(session.lanes, len(self._threads))
         self._suspect, self._whole = True, True
         logger.warning("%s: opened again", self.file)
 

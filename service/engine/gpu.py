@@ -40,15 +40,16 @@ class Device:
     """
 
     def __init__(self, sessions: Mapping[int, Any], graph: Graph, captured: bool, lanes: int) -> None:
-        self.sizes, self.abreast, self.lanes = sorted(sessions), 1, lanes
+        self.sizes, self.lanes = sorted(sessions), lanes
         self._sessions, self._graph, self._captured = sessions, graph, captured
         self._idle: dict[int, list[_Bound]] = {size: [] for size in sessions}
 
-    def run(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions, beside: bool) -> dict[str, np.ndarray]:
         """Rows of arrays in host memory, no more than the largest size; through the buffers of the smallest size that holds them.
 
         Args:
             options: of this run alone.
+            beside: other runs are under way, which makes no difference here.
         """
         rows = len(next(iter(inputs.values())))
         size = self.sizes[bisect_left(self.sizes, rows)]

@@ -108,11 +108,6 @@ class Session:
         return self._device.sizes
 
     @property
-    def abreast(self) -> int:
-        """From so many rows on, they run side by side, each on one of a CPU's threads; 1: they never do."""
-        return self._device.abreast
-
-    @property
     def lanes(self) -> int:
         """How many runs may be under way at a time."""
         return self._device.lanes
@@ -122,7 +117,7 @@ class Session:
         self._device.lanes = 1
 
     def spread(self) -> None:
-        """From now on rows run side by side where there are enough of them, which is for graphs that take long for each. On a CPU only.
+        """From now on as many runs may be under way as there are threads, each of a row: for graphs that take long for one. On a CPU only.
 
         Raises:
             SessionError: the graph cannot be opened once more.
@@ -130,8 +125,11 @@ class Session:
         if isinstance(self._device, cpu.Threads):
             self._device.spread()
 
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
+    def run(self, inputs: Arrays, beside: bool = False) -> dict[str, np.ndarray]:
         """One run: arrays with a common first dimension in, arrays with the same first dimension out.
+
+        Args:
+            beside: other runs are under way, so that on a CPU this one has a thread, not all.
 
         Raises:
             SessionBroken: it failed for no fault of the inputs.
@@ -139,11 +137,11 @@ class Session:
             BadOutput: an array has another shape than the graph declares.
             Exception: ONNX Runtime refused the inputs.
         """
-        return self._run(inputs, onnxruntime.RunOptions())
+        return self._run(inputs, onnxruntime.RunOptions(), beside)
 
-    def warm(self, inputs: Arrays) -> dict[str, np.ndarray]:
+    def warm(self, inputs: Arrays, beside: bool = False) -> dict[str, np.ndarray]:
         """A run after which memory that only so many rows need is given back on a CPU, where runs are short."""
-        return self._run(inputs, _shrinking() if self.provider == "cpu" else onnxruntime.RunOptions())
+        return self._run(inputs, _shrinking() if self.provider == "cpu" else onnxruntime.RunOptions(), beside)
 
     def stop(self, threads: Collection[int] | None = None) -> None:
         """Ends the present runs, or those of some threads, before their next nodes; from any thread."""
@@ -151,11 +149,11 @@ class Session:
             if threads is None or thread in threads:
                 options.terminate = True
 
-    def _run(self, inputs: Arrays, options: onnxruntime.RunOptions) -> dict[str, np.ndarray]:
+    def _run(self, inputs: Arrays, options: onnxruntime.RunOptions, beside: bool) -> dict[str, np.ndarray]:
         thread = threading.get_ident()
         self._present[thread] = options
         try:
-            made = self._device.run(inputs, options)
+            made = self._device.run(inputs, options, beside)
         except Exception as error:
             if options.terminate:
                 raise RunStopped("it took too long") from error

@@ -444,7 +444,7 @@ def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, 
             for rows in session.sizes:
                 first(rows)
         if session.lanes > 1:
-            _at_once(session, first)
+            _at_once(session, partial(first, session.sizes[-1], beside=True))
     except SessionError as error:
         if placement.provider != "auto" or session.provider == "cpu":
             raise
@@ -455,30 +455,29 @@ def _open(folder: Path, graph: Graph, placement: Placement, manifest: Manifest, 
 
 def _warm_on_cpu(session: Session, first: Callable[[int], float], threads: int) -> None:
     """Runs of one row, then of the most that will share one: of a graph whose rows are longer than a run with one for each thread may be,
-    one for each thread, over which they are spread; of others as many as the session takes."""
+    one, for runs are spread over the threads; of others as many as the session takes."""
     first(1)
     if first(1) * threads > CPU_RUN_SECONDS:
         session.spread()
     for rows in session.sizes[1:]:
         first(rows)
-    if session.abreast == 1:
         first(1)  # gives back more of what the largest took
 
 
-def _at_once(session: Session, first: Callable[[int], float]) -> None:
+def _at_once(session: Session, largest: Callable[[], float]) -> None:
     """As many of the largest runs at once as there may be, so that the memory for them is there; if it is not, there is one at a time."""
     together = threading.Barrier(session.lanes)
 
     def run(_: int) -> None:
         together.wait()
-        first(session.sizes[-1])
+        largest()
 
     with ThreadPoolExecutor(session.lanes) as pool:
         runs = [pool.submit(run, lane) for lane in range(session.lanes)]
     failed = [error for each in runs if (error := each.exception()) is not None]
     if failed:
         session.narrow()
-        first(session.sizes[-1])
+        largest()
         logger.warning("%s: one run at a time, for of %d at once %s", session.graph.file, len(runs), str(failed[0]).partition(": ")[2])
 
 
@@ -516,7 +515,7 @@ def _check_file(path: Path, sha256: str) -> None:
         raise SessionError(f"{path.name}: its sha256 is {found[:12]}…, the manifest says {sha256[:12]}…: damaged or half-written")
 
 
-def _first(session: Session, classes: int, longest: float | None, rows: int) -> float:
+def _first(session: Session, classes: int, longest: float | None, rows: int, beside: bool = False) -> float:
     """The seconds of one run, which shows that the graph runs, and on a GPU chooses algorithms, builds TensorRT's engines and
     captures CUDA graphs; of zeros, and of the last class, which a graph with fewer than the manifest declares does not have.
 
@@ -529,7 +528,8 @@ def _first(session: Session, classes: int, longest: float | None, rows: int) -> 
     try:
         if late is not None:
             late.start()
-        session.warm({port.name: np.full((rows, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs})
+        inputs = {port.name: np.full((rows, *port.item), fill.get(port.name, 0), port.dtype) for port in session.graph.inputs}
+        session.warm(inputs, beside)
     except Exception as error:
         raise SessionError(f"{session.graph.file}: the first run failed ({str(error).splitlines()[0]})") from error
     finally:

@@ -57,30 +57,41 @@ def test_an_embedding_does_not_depend_on_its_batch_mates(model: str) -> None:
         assert np.array_equal(session.run({"images": pictures[:number]})["embedding"], whole[:number])
 
 
-def test_rows_side_by_side_are_the_same_to_the_bit(manifest: Manifest) -> None:
+def test_runs_side_by_side_are_the_same_to_the_bit(manifest: Manifest) -> None:
     graph = manifest.graphs["decoder"]
     session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", 3))
     whole = session.run(inputs(10))["images"]
-    assert session.abreast == 1
+    assert (session.lanes, session.sizes) == (1, [1, 64])
     session.spread()
-    assert session.abreast == 3
-    for number in (10, 4, 3, 2, 1):
-        part = session.run({name: array[:number] for name, array in inputs(10).items()})["images"]
-        assert np.array_equal(part, whole[:number])
-    threads = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("rows")]
-    assert {os.getpriority(os.PRIO_PROCESS, thread or 0) for thread in threads} == {SLOW_NICENESS}
-    wrong = inputs(10) | {"labels": np.array([0] * 9 + [99], np.int32)}
+    assert (session.lanes, session.sizes) == (3, [1])
+    for beside in (False, True):
+        assert np.array_equal(session.run(inputs(10), beside)["images"], whole)
+    wrong = {name: array[:1] for name, array in inputs(10).items()} | {"labels": np.array([99], np.int32)}
     with pytest.raises(Exception, match="out of"):
         session.run(wrong)
-    assert np.array_equal(session.run(inputs(10))["images"], whole)
+
+    async def main() -> None:
+        batcher = Batcher(session, most=64, limit=100, seconds=0.016)
+        began = time.perf_counter()
+        outcomes = await asyncio.gather(*(batcher.run(inputs(10)) for _ in range(6)))
+        took = time.perf_counter() - began
+        for outcome in outcomes:
+            assert np.array_equal(outcome.outputs["images"], whole)
+            assert len(outcome.parts) == 1
+            assert 0 < outcome.queued + outcome.ran <= took  # what runs at the same time is counted once
+        threads = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("session-decoder")]
+        assert len(threads) == 3
+        assert {os.getpriority(os.PRIO_PROCESS, thread or 0) for thread in threads} == {SLOW_NICENESS}
+        batcher.close()
+
+    asyncio.run(main())
 
 
-@pytest.mark.parametrize(("threads", "most"), [(1, 64), (4, 3)])
-def test_rows_are_not_spread_where_no_run_has_one_for_each_thread(manifest: Manifest, threads: int, most: int) -> None:
+def test_a_single_thread_has_no_runs_side_by_side(manifest: Manifest) -> None:
     graph = manifest.graphs["decoder"]
-    session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", threads), most)
+    session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", 1))
     session.spread()
-    assert session.abreast == 1
+    assert (session.lanes, session.sizes) == (1, [1])
 
 
 def test_many_requests_at_once_each_get_their_own(session: Session) -> None:
@@ -331,20 +342,25 @@ def test_an_observer_is_told_of_runs_waits_and_cancellations(session: Session) -
     asyncio.run(main())
 
 
-def test_as_many_rows_as_run_side_by_side_share_a_run(manifest: Manifest) -> None:
-    """Although a run of the length that is aimed at would have one."""
+def test_rows_of_a_slow_graph_run_side_by_side(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, watcher, together = manifest.graphs["decoder"], Watcher(), threading.Barrier(2)
+    session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", 2))
+    session.spread()
+    run = session.run
+
+    def both(given: dict[str, np.ndarray], beside: bool) -> dict[str, np.ndarray]:
+        together.wait(10)  # until there is another
+        return run(given, beside)
 
     async def main() -> None:
-        graph, watcher = manifest.graphs["decoder"], Watcher()
-        session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", 2))
-        session.spread()
-        batcher = Batcher(session, most=16, limit=100, seconds=1e-9, observer=watcher)
-        await batcher.run(inputs(1))  # before, it is not known how long a row takes
-        await batcher.run(inputs(5))
+        batcher = Batcher(session, most=16, limit=100, seconds=0.016, observer=watcher)
+        whole = run(inputs(6))["images"]
+        monkeypatch.setattr(session, "run", both)
+        assert np.array_equal((await batcher.run(inputs(6))).outputs["images"], whole)
         batcher.close()
-        assert watcher.rows == [1, 2, 2, 1]
 
     asyncio.run(main())
+    assert watcher.rows == [1] * 6
 
 
 class Breaking:
@@ -353,13 +369,13 @@ class Breaking:
     def __init__(self, session: Session, times: int) -> None:
         self.session, self.times, self.graph = session, times, session.graph
         self.provider, self.precision = session.provider, session.precision
-        self.abreast, self.lanes = session.abreast, session.lanes
+        self.lanes = session.lanes
 
-    def run(self, given: object) -> dict[str, np.ndarray]:
+    def run(self, given: object, beside: bool) -> dict[str, np.ndarray]:
         self.times -= 1
         if self.times >= 0:
             raise SessionBroken("out of memory")
-        return self.session.run(given)
+        return self.session.run(given, beside)
 
 
 def test_a_broken_session_is_opened_again_and_what_waited_runs(session: Session) -> None:
@@ -422,12 +438,12 @@ class Twofold:
 
     def __init__(self, session: Session, may: Callable[[], object]) -> None:
         self.session, self.graph, self.may, self.begun, self.told = session, session.graph, may, list[int](), list[set[int] | None]()
-        self.provider, self.precision, self.abreast, self.lanes = session.provider, session.precision, session.abreast, 2
+        self.provider, self.precision, self.lanes = session.provider, session.precision, 2
 
-    def run(self, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, given: dict[str, np.ndarray], beside: bool) -> dict[str, np.ndarray]:
         self.begun.append(len(given["labels"]))
         self.may()
-        return self.session.run(given)
+        return self.session.run(given, beside)
 
     def stop(self, threads: set[int] | None = None) -> None:
         self.told.append(threads)
@@ -512,12 +528,12 @@ def test_of_two_runs_the_overdue_one_is_ended(session: Session) -> None:
 def test_a_session_opened_again_for_one_run_at_a_time_has_no_two(session: Session) -> None:
     present, most = list[int](), list[int]()
 
-    def run(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(given: dict[str, np.ndarray], beside: bool) -> dict[str, np.ndarray]:
         present.append(1)
         most.append(len(present))
         time.sleep(0.05)
         present.pop()
-        return session.run(given)
+        return session.run(given, beside)
 
     async def main() -> None:
         narrow = Twofold(session, lambda: None)
@@ -578,7 +594,7 @@ def test_a_fault_of_the_thread_itself_leaves_nobody_waiting(session: Session, mo
     async def main() -> None:
         lost: list[str] = []
         batcher = Batcher(session, most=1, limit=100, lost=lost.append)
-        monkeypatch.setattr(batcher, "_rows_of_a_run", lambda: 1 / 0)
+        monkeypatch.setattr(batcher, "_run_once", lambda *given: 1 / 0)
         results = await asyncio.gather(*(batcher.run(inputs(1, seed)) for seed in range(3)), return_exceptions=True)
         assert all(isinstance(result, Closed) for result in results)
         assert (batcher.healthy, len(lost)) == (False, 1)
@@ -682,9 +698,9 @@ def _held(session: Session) -> threading.Event:
     """Lets no run of the session end before the event is set."""
     run, free = session.run, threading.Event()
 
-    def holding(given: object) -> dict[str, np.ndarray]:
+    def holding(given: object, beside: bool) -> dict[str, np.ndarray]:
         free.wait(10)
-        return run(given)
+        return run(given, beside)
 
     session.run = holding
     return free
@@ -693,9 +709,9 @@ def _held(session: Session) -> threading.Event:
 def _counted(session: Session, sizes: list[int]) -> Session:
     run = session.run
 
-    def counting(given: object) -> dict[str, np.ndarray]:
+    def counting(given: object, beside: bool) -> dict[str, np.ndarray]:
         sizes.append(len(next(iter(given.values()))))
-        return run(given)
+        return run(given, beside)
 
     session.run = counting
     return session

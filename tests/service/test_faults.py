@@ -193,10 +193,10 @@ DEAF = """
 import sys, time
 from service.engine.session import Session
 run = Session.run
-def deaf(self, inputs):
+def deaf(self, inputs, beside):
     if len(inputs["images"]) == 1 and inputs["images"].max() == 255:
         time.sleep(3600)
-    return run(self, inputs)
+    return run(self, inputs, beside)
 Session.run = deaf
 from service.__main__ import main
 sys.exit(main([]))
@@ -278,10 +278,10 @@ class Deaf:
 
     def __init__(self, session: Session) -> None:
         self.graph, self.provider, self.precision = session.graph, session.provider, session.precision
-        self.abreast, self.lanes = session.abreast, session.lanes
+        self.lanes = session.lanes
         self.begun, self.free, self.told = threading.Event(), threading.Event(), asyncio.Event()
 
-    def run(self, given: object) -> dict[str, np.ndarray]:
+    def run(self, given: object, beside: bool) -> dict[str, np.ndarray]:
         self.begun.set()
         self.free.wait(30)
         return {}
@@ -304,7 +304,7 @@ def test_while_a_run_is_overdue_its_model_is_not_ready(tmp_path: Path) -> None:
         assert {type(result) for result in results} == {Closed}
         assert len(lost) == 1
         session.free.set()
-        await asyncio.to_thread(batcher._thread.shutdown)
+        await asyncio.to_thread(batcher._threads[0].shutdown)
         assert not batcher.healthy
 
     asyncio.run(main())
