@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -21,8 +21,9 @@ from service import media, provenance
 from service.contract import images
 from service.contract.manifest import Fit
 from service.engine import latents
-from service.engine.batching import Batcher, Closed, DeadlinePassed, Job, Outcome, QueueFull
+from service.engine.batching import Batcher, Closed, DeadlinePassed, GoOn, Job, Outcome, QueueFull
 from service.engine.budget import Budget, BudgetSpent
+from service.engine.session import Arrays
 from service.engine.store import Model, ModelUnavailable, Store, UnknownModel
 from service.engine.tiling import Grid, Mosaic
 from service.engine.windows import Holes
@@ -259,11 +260,30 @@ class Call:
         """The same, by the name of the graph."""
         return (await self._run(model, graph, inputs)).outputs
 
-    async def _run(self, model: Model, graph: str, inputs: dict[str, np.ndarray], joined: bool = True) -> Outcome:
+    async def run_steps(self, model: Model, task: str, role: str, steps: Generator[Arrays, dict[str, np.ndarray], Result]) -> Result:
+        """Runs a graph again and again, as `run`, each time batched with other requests.
+
+        Args:
+            steps: yields inputs, is sent what came of them, and returns the result; after the first inputs in the session's thread, which
+                waits for it, so that whatever goes on shares the next run.
+        """
+        results = list[Result]()
+
+        def go_on(outputs: dict[str, np.ndarray]) -> Arrays | None:
+            try:
+                return steps.send(outputs)
+            except StopIteration as end:
+                results.append(end.value)
+                return None
+
+        await self._run(model, model.manifest.tasks[task][role], next(steps), go_on=go_on)
+        return results[0]
+
+    async def _run(self, model: Model, graph: str, inputs: Arrays, joined: bool = True, go_on: GoOn | None = None) -> Outcome:
         self.in_time()
         with self._refusals(model):
             batcher = model.batchers[graph]
-            outcome = await batcher.run(inputs, self.deadline, partial(self._follow, batcher), joined)
+            outcome = await batcher.run(inputs, self.deadline, partial(self._follow, batcher), joined, go_on)
         self.deadline = None  # it has begun
         self._add("queue", outcome.queued)
         self._add("infer", outcome.ran)

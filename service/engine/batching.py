@@ -6,7 +6,8 @@ are kept short there: what comes next waits less, and the answers of one run are
 have as many runs under way as there are threads, each of one row, none of which waits for another. On a GPU a run
 of a few rows takes as long as a full one, and less than reading the requests for it: all that are read in one turn of the event loop go
 together, for threads that take them one by one hinder it. Two full runs may be under way there at a time: while one computes, the inputs
-of the next are brought and what the last one made is handed out. Which requests share a run never changes an answer: every row of a
+of the next are brought and what the last one made is handed out. What goes on with what a run gave, as a sentence does word by word, goes
+on in the thread of that run, so that all who do share the next one. Which requests share a run never changes an answer: every row of a
 graph's output depends on its own row of the input alone.
 """
 
@@ -82,6 +83,10 @@ class Outcome:
         return (part[name] for part in self.parts)
 
 
+GoOn = Callable[[dict[str, np.ndarray]], Arrays | None]
+"""From what a request's rows gave to the rows that it goes on with; none at its end."""
+
+
 @dataclass(eq=False)
 class Job:
     """One request in a batcher's hands.
@@ -89,6 +94,8 @@ class Job:
     Attributes:
         size, taken, done: its rows, how many of them runs have begun with, and how many have run.
         parts: what came of them, by the first row of each part.
+        arrived, started: when its present rows came, and when a run began with the first of them.
+        queued: seconds that it has waited for that so far.
         ran, ran_until: seconds in which any run held rows of it, so far, and when the last of them ended.
         deadline: on the clock of `time.perf_counter`; what has not begun by then never does.
     """
@@ -99,9 +106,11 @@ class Job:
     arrived: float
     deadline: float | None
     joined: bool = True
+    go_on: GoOn | None = None
     taken: int = 0
     done: int = 0
     started: float | None = None
+    queued: float = 0.0
     ran: float = 0.0
     ran_until: float = 0.0
     parts: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -202,7 +211,12 @@ class Batcher:
             raise QueueFull(self._rows, self._seconds_per_row * self._rows / self._lanes)
 
     async def run(
-        self, inputs: Arrays, deadline: float | None = None, watch: Callable[[Job], None] | None = None, joined: bool = True
+        self,
+        inputs: Arrays,
+        deadline: float | None = None,
+        watch: Callable[[Job], None] | None = None,
+        joined: bool = True,
+        go_on: GoOn | None = None,
     ) -> Outcome:
         """Runs the rows of one request, together with whatever else is queued.
 
@@ -211,18 +225,19 @@ class Batcher:
             deadline: on the clock of `time.perf_counter`.
             watch: is given the job, to follow how far it is.
             joined: what several runs gave comes as one part.
+            go_on: is called in the thread of a run, and says what the request goes on with; what its last rows gave is the outcome.
 
         Raises:
             QueueFull: the queue is at its limit.
             DeadlinePassed: no row had begun to run by the deadline.
             Closed: the batcher was closed before all rows had run.
             BadOutput: the graph gave numbers that are not finite.
-            Exception: whatever the session raised on a run that held rows of this request.
+            Exception: whatever the session raised on a run that held rows of this request, or `go_on`.
         """
-        size = len(next(iter(inputs.values())))
+        size = _rows(inputs)
         self.check_room(size)
         loop = asyncio.get_running_loop()
-        job = Job(inputs, size, loop.create_future(), time.perf_counter(), deadline, joined)
+        job = Job(inputs, size, loop.create_future(), time.perf_counter(), deadline, joined, go_on)
         with self._lock:
             self._queue.append(job)
             self._rows += size
@@ -264,7 +279,7 @@ class Batcher:
 
     def _drop(self, job: Job) -> None:
         """The deadline has come of what waits: it makes room."""
-        if job.started is None and self._leave(job):
+        if job.started is None and job.deadline is not None and self._leave(job):
             _answer([(job, DeadlinePassed("the deadline passed in the queue"))])
 
     def _stop(self, threads: Collection[int] | None = None) -> None:
@@ -342,8 +357,8 @@ class Batcher:
                     del self._running[thread]
                     self._overdue.discard(thread)
             took = time.perf_counter() - started
-            answers = self._share(batch, outputs, took)
             self._observe(batch, took)
+            answers = self._share(batch, outputs, took)
         except Exception as error:
             del session
             _clear_frames(error)
@@ -375,6 +390,7 @@ class Batcher:
                 batch.append((job, job.taken, job.taken + rows))
                 if job.started is None:
                     job.started = now
+                    job.queued += now - job.arrived
                 job.taken += rows
                 room -= rows
                 if room == 0:
@@ -432,16 +448,35 @@ class Batcher:
                 job.done += last - first
                 job.ran += max(0.0, ended - max(ended - took, job.ran_until))
                 job.ran_until = max(ended, job.ran_until)
+                complete = job.done == job.size
             row += last - first
-            if job.done == job.size and self._leave(job):
-                assert job.started is not None
-                outcome = Outcome([job.parts[first] for first in sorted(job.parts)], job.started - job.arrived, job.ran)
-                if job.joined:
-                    outcome.parts = [outcome.outputs]
-                answers.append((job, _not_finite(outcome.parts) or outcome))
+            if complete and (result := self._result(job)) is not None and self._leave(job):
+                answers.append((job, result))
         weight = 0.2 if self._seconds_per_row else 1.0
         self._seconds_per_row += weight * (took / row - self._seconds_per_row)
         return answers
+
+    def _result(self, job: Job) -> Outcome | Exception | None:
+        """What became of a job all of whose rows have run; nothing yet if it goes on."""
+        outcome = Outcome([job.parts[first] for first in sorted(job.parts)], job.queued, job.ran)
+        if job.joined or job.go_on:
+            outcome.parts = [outcome.outputs]
+        if wrong := _not_finite(outcome.parts):
+            return wrong
+        try:
+            inputs = job.go_on(outcome.outputs) if job.go_on else None
+        except Exception as error:
+            return error
+        if inputs is None:
+            return outcome
+        with self._lock:
+            if job in self._queue:  # its caller is still there
+                self._rows += _rows(inputs) - job.size
+                job.inputs, job.size, job.arrived, job.parts = inputs, _rows(inputs), time.perf_counter(), {}
+                job.started, job.deadline = None, None
+                job.taken = job.done = 0
+                self._ready = True
+        return None
 
     def _observe(self, batch: Sequence[Part], took: float) -> None:
         if self._observer is None:
@@ -481,6 +516,10 @@ class Batcher:
         """When no more runs begin, and what is being opened in place of a broken session is there."""
         with self._replacing:
             self.session = None
+
+
+def _rows(inputs: Arrays) -> int:
+    return len(next(iter(inputs.values())))
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *given: Any) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
 from service import bodies
-from service.call import Call, CurrentCall
+from service.call import CurrentCall
 from service.contract.manifest import END, START, unsayable
 from service.engine import latents
 from service.engine.store import Model, Role
@@ -102,14 +102,14 @@ async def caption(call: CurrentCall, request: Annotated[CaptionRequest, bodies.b
     model = call.model(TASK, request.model)
     pixels = await call.pixels(request.image, model)
     seen = await call.run(model, TASK, "encoder", images=pixels[None])
-    step = Steps(call, model, {"features": seen["features"], "keys": seen["keys"]}).step
+    step = Step({"features": seen["features"], "keys": seen["keys"]})
     if request.decoding == "sample":
         seed = latents.draw_seed() if request.seed is None else request.seed
         call.headers["X-Seed"] = str(seed)
-        found = [await drawn(step, seen["state"], request.max_words, request.temperature, seed)]
+        found = [await call.run_steps(model, TASK, "step", drawn(step, seen["state"], request.max_words, request.temperature, seed))]
     else:
         beams = request.beams if request.decoding == "beam" else 1
-        found = await searched(step, seen["state"], request.max_words, beams)
+        found = await call.run_steps(model, TASK, "step", searched(step, seen["state"], request.max_words, beams))
     return call.json(_answer(found, model, request.attention))
 
 
@@ -143,12 +143,31 @@ class Sentence:
         return self.ended, self.total / len(self.words) ** LENGTH_PENALTY
 
 
-Step = Callable[[np.ndarray, np.ndarray], Awaitable[dict[str, np.ndarray]]]
-"""From words (n,) and states (n, units) to `log_probabilities` (n, vocabulary) of the next, `next_state` (n, units), `attention` (n, rows,
-columns)."""
+class Step:
+    """The inputs of the graph that finds a word, for sentences of one picture.
+
+    Args:
+        seen: those that are the picture's, one row each.
+    """
+
+    def __init__(self, seen: dict[str, np.ndarray]) -> None:
+        self._one, self._seen, self._rows = seen, dict[str, np.ndarray](), 0
+
+    def __call__(self, words: np.ndarray, state: np.ndarray) -> dict[str, np.ndarray]:
+        """Of sentences whose last words are (n,), and states (n, units). Their number seldom changes: pictures are not copied each time."""
+        if len(words) != self._rows:
+            self._rows = len(words)
+            self._seen = {name: array.repeat(self._rows, axis=0) for name, array in self._one.items()}
+        return {**self._seen, "state": state, "words": words}
 
 
-async def searched(step: Step, state: np.ndarray, most: int, beams: int) -> list[Sentence]:
+Found = TypeVar("Found")
+Search = Generator[dict[str, np.ndarray], dict[str, np.ndarray], Found]
+"""Yields a step's inputs, is sent its outputs, `log_probabilities` (n, vocabulary) of the next words, `next_state` (n, units) and
+`attention` (n, rows, columns), and returns what it found."""
+
+
+def searched(step: Step, state: np.ndarray, most: int, beams: int) -> Search[list[Sentence]]:
     """The best sentences that a beam search finds, best first; with one beam, that of the likeliest word each time.
 
     It ends when it has found as many whole sentences as beams. What has not come to its end after `most` words ranks below those.
@@ -158,7 +177,7 @@ async def searched(step: Step, state: np.ndarray, most: int, beams: int) -> list
     """
     whole, begun, words = list[Sentence](), [Sentence()], np.array([START], np.int32)
     for _ in range(most):
-        found = await step(words, state)
+        found = yield step(words, state)
         log_probabilities = _sayable(found["log_probabilities"], first=not begun[0].words)
         totals = np.array([[sentence.total] for sentence in begun]) + log_probabilities
         longer, rows = list[Sentence](), list[int]()
@@ -178,14 +197,14 @@ async def searched(step: Step, state: np.ndarray, most: int, beams: int) -> list
     return sorted(whole, key=lambda sentence: sentence.rank, reverse=True)[:beams]
 
 
-async def drawn(step: Step, state: np.ndarray, most: int, temperature: float, seed: int) -> Sentence:
+def drawn(step: Step, state: np.ndarray, most: int, temperature: float, seed: int) -> Search[Sentence]:
     """A sentence whose words are drawn by their probabilities, sharpened or evened out by the temperature.
 
     From NumPy's frozen `RandomState`, whose stream never changes between releases.
     """
     sentence, word, chances = Sentence(), START, np.random.RandomState(seed).random_sample(most)
     for chance in chances:
-        found = await step(np.array([word], np.int32), state)
+        found = yield step(np.array([word], np.int32), state)
         log_probabilities = _sayable(found["log_probabilities"], first=not sentence.words)[0]
         weights = np.exp((log_probabilities - log_probabilities.max()) / temperature)
         summed = np.cumsum(weights)
@@ -218,26 +237,6 @@ def _highest(values: np.ndarray, number: int) -> list[tuple[int, int]]:
     chosen = np.argpartition(-flat, number - 1)[:number] if number else np.array([], int)
     order = chosen[np.lexsort((chosen, -flat[chosen]))]
     return [divmod(int(index), values.shape[1]) for index in order]
-
-
-class Steps:
-    """What one picture's sentences go on by, a word at a time, batched with those of other requests.
-
-    Args:
-        seen: the step's inputs that are the picture's, one row each.
-    """
-
-    def __init__(self, call: Call, model: Model, seen: dict[str, np.ndarray]) -> None:
-        self._call, self._model, self._one = call, model, seen
-        self._seen: dict[str, np.ndarray] = {}
-        self._rows = 0
-
-    async def step(self, words: np.ndarray, state: np.ndarray) -> dict[str, np.ndarray]:
-        """A `Step`. The number of sentences seldom changes: the picture is not copied for each of them at each word."""
-        if len(words) != self._rows:
-            self._rows = len(words)
-            self._seen = {name: array.repeat(self._rows, axis=0) for name, array in self._one.items()}
-        return await self._call.run(self._model, TASK, "step", **self._seen, state=state, words=words)
 
 
 def _answer(found: list[Sentence], model: Model, attention: bool) -> CaptionAnswer:

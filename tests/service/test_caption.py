@@ -3,12 +3,11 @@ with words made by hand."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import log
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from PIL import Image
 from support import Server, encoded
 
 from service.contract.manifest import END, SPECIAL, Fit
-from service.tasks.caption import Sentence, Step, _answer, drawn, searched
+from service.tasks.caption import Found, Search, Sentence, Step, _answer, drawn, searched
 
 
 @pytest.fixture(scope="module")
@@ -128,32 +127,38 @@ A, B, C = 3, 4, 5
 Chances = dict[tuple[int, ...], dict[int, float]]
 
 
-def saying(chances: Chances) -> Step:
-    """How likely each next word is after the words so far, which are read from the state; what is looked at is the last word.
+def said(steps: Search[Found], chances: Chances) -> Found:
+    """What a search finds where each next word is so likely after the words so far, which are read from the state; what is looked at is the
+    last word.
 
     The state spells the words before the last one as a number's digits, so that of another sentence gives other chances. Where none are
     given, all words are unlikely, and an end more so.
     """
 
-    async def step(words: np.ndarray, states: np.ndarray) -> dict[str, np.ndarray]:
+    def step(words: np.ndarray, state: np.ndarray) -> dict[str, np.ndarray]:
         found, attention = np.full((len(words), 6), 1e-9), np.zeros((len(words), 1, 6))
         found[:, END] = 1e-12
-        for row, (word, state) in enumerate(zip(words, states[:, 0], strict=True)):
-            before = tuple(map(int, str(int(state)))) if state else ()
+        for row, (word, spelt) in enumerate(zip(words, state[:, 0], strict=True)):
+            before = tuple(map(int, str(int(spelt)))) if spelt else ()
             for following, chance in chances.get((*before, int(word))[1:], {}).items():
                 found[row, following] = chance
             attention[row, 0, word] = 1
-        return {"log_probabilities": np.log(found), "next_state": 10 * states + words[:, None], "attention": attention}
+        return {"log_probabilities": np.log(found), "next_state": 10 * state + words[:, None], "attention": attention}
 
-    return step
+    given = next(steps)
+    while True:
+        try:
+            given = steps.send(step(**given))
+        except StopIteration as end:
+            return cast(Found, end.value)
 
 
 def search(chances: Chances, most: int, beams: int) -> list[Sentence]:
-    return asyncio.run(searched(saying(chances), np.zeros((1, 1)), most, beams))
+    return said(searched(Step({}), np.zeros((1, 1)), most, beams), chances)
 
 
 def draw(chances: Chances, most: int, seed: int = 0) -> Sentence:
-    return asyncio.run(drawn(saying(chances), np.zeros((1, 1)), most, 1.0, seed))
+    return said(drawn(Step({}), np.zeros((1, 1)), most, 1.0, seed), chances)
 
 
 def test_a_sentence_is_never_empty_and_has_no_special_words() -> None:
