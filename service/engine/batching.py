@@ -2,8 +2,8 @@
 
 No timer: a request that arrives alone runs at once, on a GPU once the event loop's turn is over, and while it runs the others gather. A
 graph's items are all of one size, so its cost is counted in rows. On a CPU a row takes the same time in a run of any size, so that runs
-are kept short there: what comes next waits less, and the answers of one run are written while the next one is under way; slow graphs
-have as many runs under way as there are threads, each of one row, none of which waits for another. On a GPU a run
+are kept short there: what comes next waits less, and the answers of one run are written while the next one is under way. Slow graphs
+have runs of one row, and where there are enough of them one for each thread under way, none of which waits for another. On a GPU a run
 of a few rows takes as long as a full one, and less than reading the requests for it: all that are read in one turn of the event loop go
 together, for threads that take them one by one hinder it. Two full runs may be under way there at a time: while one computes, the inputs
 of the next are brought and what the last one made is handed out. What goes on with what a run gave, as a sentence does word by word, goes
@@ -126,8 +126,8 @@ class Batcher:
     """The queue of one session, and the threads that run it: one, or as many as its `lanes`.
 
     Requests enter and leave on the event loop. A thread takes the next rows by itself the moment a run ends, if any of them came in a turn
-    that is over, and hands all answers of a run back at once. More than one work while there are enough rows for full runs, which on a CPU,
-    where a graph that has lanes is slow, are of one row.
+    that is over, and hands all answers of a run back at once. More than one work while there are enough rows: on a GPU for full runs, on a
+    CPU one for each of them, for fewer are done sooner by all of its threads one after the other.
 
     Args:
         most: the most rows of one run. A larger request is spread over several runs.
@@ -372,7 +372,8 @@ class Batcher:
             return
         if self._replaced == replaced:
             self._suspect = False
-        _tell(loop, _answer, answers)
+        if answers:  # otherwise all of it goes on
+            _tell(loop, _answer, answers)
 
     def _take(self, lane: int) -> list[Part]:
         """The next rows, first come first served; none when nothing is queued, or too little for one thread more."""
@@ -410,8 +411,15 @@ class Batcher:
         return len(self._threads) - len(self._resting)
 
     def _more_wanted(self, awake: int) -> bool:
-        """Whether there is work for one thread besides so many: a full run, or for the only one whatever is ready."""
-        return (awake == 0 and self._ready) or (awake < self._lanes and self._waiting() >= self._rows_of_a_run())
+        """Whether there is work for one thread besides so many; for the only one, whatever is ready."""
+        if awake == 0:
+            return self._ready
+        enough = self._waiting() >= (self.most if self.seconds is None else 1)
+        return awake < self._lanes and enough and (self.seconds is None or self._row_for_each())
+
+    def _row_for_each(self) -> bool:
+        """Whether there is a row for each of the threads that may work, with those that run."""
+        return sum(job.size - job.done for job in self._queue) >= self._lanes
 
     def _rows_of_a_run(self) -> int:
         if self.seconds is None:
@@ -423,12 +431,14 @@ class Batcher:
     def _run(self, session: Session | None, batch: Sequence[Part]) -> dict[str, np.ndarray]:
         if session is None:
             raise Closed("the model was closed")
+        with self._lock:
+            beside = self._row_for_each()
         if len(batch) == 1:
             (job, first, last) = batch[0]
             inputs = {name: array[first:last] for name, array in job.inputs.items()}
         else:
             inputs = {name: self._stacked(name, batch) for name in batch[0][0].inputs}
-        return session.run(inputs, beside=self._awake > 1)
+        return session.run(inputs, beside)
 
     def _stacked(self, name: str, batch: Sequence[Part]) -> np.ndarray:
         """The rows of one input, together: in memory that is kept for it, for the system takes its time to give so much anew each time."""

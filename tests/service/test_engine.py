@@ -213,6 +213,119 @@ def test_a_run_that_outlasts_the_event_loop_ends_in_silence(
     assert not caplog.records
 
 
+def _steps(more: list[int], seen: list[np.ndarray]) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray] | None]:
+    """Goes on with so many rows each time, to the end of the list, and keeps what it was given."""
+    following = iter(more)
+
+    def go_on(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        seen.append(outputs["images"])
+        return next((inputs(number, number) for number in following), None)
+
+    return go_on
+
+
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_all_that_goes_on_shares_the_next_run(session: Session, seconds: float | None) -> None:
+    whole = {number: session.run(inputs(number, number))["images"] for number in (1, 2, 3)}
+
+    async def main() -> None:
+        sizes, watcher, free = list[int](), Watcher(), _held(session)
+        batcher = Batcher(_counted(session, sizes), most=64, limit=100, seconds=seconds, observer=watcher)
+        first = asyncio.create_task(batcher.run(inputs(1)))
+        await asyncio.sleep(0.05)  # it runs, alone
+        seen: list[list[np.ndarray]] = [[], [], []]
+        ways = ([2, 3], [3], [1, 1, 1])
+        tasks = [asyncio.create_task(batcher.run(inputs(1, 1), go_on=_steps(way, each))) for way, each in zip(ways, seen, strict=True)]
+        await asyncio.sleep(0)
+        free.set()
+        outcomes = await asyncio.gather(*tasks)
+        await first
+        assert sizes == [1, 3, 2 + 3 + 1, 3 + 1, 1]
+        for way, each, outcome in zip(ways, seen, outcomes, strict=True):
+            assert [len(images) for images in each] == [1, *way]
+            assert all(np.array_equal(images, whole[len(images)]) for images in each)
+            assert np.array_equal(outcome.outputs["images"], whole[way[-1]])
+            assert outcome.ran > 0
+        assert len(watcher.waits) == 1 + 3 + 3 + 2 + 1
+        assert sum(outcome.queued for outcome in outcomes) == pytest.approx(sum(watcher.waits[1:]))
+        assert batcher.rows == batcher.depth == 0
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_rows_that_several_runs_made_go_on_together(session: Session) -> None:
+    async def main() -> None:
+        sizes, seen = list[int](), list[np.ndarray]()
+        whole = session.run(inputs(9, 9))["images"]
+        batcher = Batcher(_counted(session, sizes), most=4, limit=100)
+        await batcher.run(inputs(9, 9), go_on=_steps([9], seen), joined=False)
+        assert sizes == [4, 4, 1] * 2
+        assert len(seen) == 2
+        assert all(np.array_equal(images, whole) for images in seen)
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_what_cannot_go_on_fails_alone(session: Session) -> None:
+    async def main() -> None:
+        batcher, seen = Batcher(session, most=64, limit=100), list[np.ndarray]()
+        coming = [batcher.run(inputs(1), go_on=lambda _: 1 // 0), batcher.run(inputs(2), go_on=_steps([2], seen))]  # type: ignore[arg-type, return-value]
+        failed, outcome = await asyncio.gather(*coming, return_exceptions=True)
+        assert isinstance(failed, ZeroDivisionError)
+        assert isinstance(outcome, Outcome)
+        assert len(seen) == 2
+        assert (batcher.rows, batcher.healthy) == (0, True)
+        batcher.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "closed"])
+def test_nothing_goes_on_for_a_caller_that_is_gone(session: Session, ends: str) -> None:
+    async def main() -> None:
+        sizes, begun, free = list[int](), threading.Event(), threading.Event()
+        batcher = Batcher(_counted(session, sizes), most=64, limit=100)
+
+        def go_on(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            begun.set()
+            free.wait(10)
+            return inputs(1)
+
+        task = asyncio.create_task(batcher.run(inputs(1), go_on=go_on))
+        await asyncio.to_thread(begun.wait, 10)
+        if ends == "cancelled":
+            task.cancel()
+        else:
+            batcher.close()
+        await asyncio.sleep(0)
+        free.set()
+        result = (await asyncio.gather(task, return_exceptions=True))[0]
+        assert isinstance(result, asyncio.CancelledError if ends == "cancelled" else Closed)
+        batcher.close()
+        await asyncio.to_thread(batcher._threads[0].shutdown)
+        assert (sizes, batcher.rows) == ([1], 0)
+
+    asyncio.run(main())
+
+
+def test_what_has_begun_by_its_deadline_goes_on_after_it(session: Session) -> None:
+    async def main() -> None:
+        batcher, deadline = Batcher(session, most=64, limit=100), time.perf_counter() + 0.3
+
+        def late(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+            if time.perf_counter() > deadline:
+                return None
+            time.sleep(0.4)
+            return inputs(2)
+
+        assert len((await batcher.run(inputs(1), deadline, go_on=late)).outputs["images"]) == 2
+        batcher.close()
+
+    asyncio.run(main())
+
+
 def test_a_caller_that_goes_away_is_not_run(session: Session) -> None:
     async def main() -> None:
         sizes: list[int] = []
@@ -361,6 +474,34 @@ def test_rows_of_a_slow_graph_run_side_by_side(manifest: Manifest, monkeypatch: 
 
     asyncio.run(main())
     assert watcher.rows == [1] * 6
+
+
+@pytest.mark.parametrize(("rows", "side_by_side"), [(1, False), (2, False), (3, True), (7, True)])
+def test_rows_run_side_by_side_where_each_thread_has_one(manifest: Manifest, rows: int, side_by_side: bool) -> None:
+    """Fewer are done sooner by all threads, one after the other."""
+    graph, present, most, alone = manifest.graphs["decoder"], list[int](), list[int](), list[bool]()
+    session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", 3))
+    session.spread()
+    run = session.run
+
+    def watched(given: dict[str, np.ndarray], beside: bool) -> dict[str, np.ndarray]:
+        present.append(1)
+        most.append(len(present))
+        alone.append(beside)
+        time.sleep(0.05)
+        present.pop()
+        return run(given, beside)
+
+    async def main() -> None:
+        batcher = Batcher(session, most=64, limit=100, seconds=0.016)
+        session.run = watched  # type: ignore[method-assign, assignment]
+        await asyncio.gather(*(batcher.run(inputs(1, seed)) for seed in range(rows)))
+        batcher.close()
+
+    asyncio.run(main())
+    assert len(alone) == rows
+    assert max(most) == (3 if side_by_side else 1)
+    assert (True in alone) == side_by_side
 
 
 class Breaking:
