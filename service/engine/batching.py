@@ -3,7 +3,7 @@
 No timer: a request that arrives alone runs at once, on a GPU once the event loop's turn is over, and while it runs the others gather. A
 graph's items are all of one size, so its cost is counted in rows. On a CPU a row takes the same time in a run of any size, so that runs
 are kept short there: what comes next waits less, and the answers of one run are written while the next one is under way. Slow graphs
-have runs of one row, and where there are enough of them one for each thread under way, none of which waits for another. On a GPU a run
+have runs of one row, by all threads or, where there are enough, one for each thread, none of which waits for another. On a GPU a run
 of a few rows takes as long as a full one, and less than reading the requests for it: all that are read in one turn of the event loop go
 together, for threads that take them one by one hinder it. Two full runs may be under way there at a time: while one computes, the inputs
 of the next are brought and what the last one made is handed out. What goes on with what a run gave, as a sentence does word by word, goes
@@ -127,7 +127,7 @@ class Batcher:
 
     Requests enter and leave on the event loop. A thread takes the next rows by itself the moment a run ends, if any of them came in a turn
     that is over, and hands all answers of a run back at once. More than one work while there are enough rows: on a GPU for full runs, on a
-    CPU one for each of them, for fewer are done sooner by all of its threads one after the other.
+    CPU for most of its threads, since few are done sooner one after the other, by all of them.
 
     Args:
         most: the most rows of one run. A larger request is spread over several runs.
@@ -168,6 +168,8 @@ class Batcher:
         self._gathering: asyncio.AbstractEventLoop | None = None  # whose turn, in which requests came, is not over
         self._ready = False  # what waits may be run: on a GPU, some of it came in a turn that is over
         self._resting = set(range(self._lanes))  # threads that do not work
+        self._began: dict[int, float] = {}  # when each took its last rows
+        self._beside: dict[int, bool] = {}  # whether its run has one of a CPU's threads, not all
         self._watched = False
         self._running: dict[int, float] = {}  # by thread, since when it is in a run
         self._overdue: set[int] = set()  # threads whose runs were told to end
@@ -337,12 +339,12 @@ class Batcher:
         try:
             while batch := self._take(lane):
                 self._rouse(loop)
-                self._run_once(batch, loop)
+                self._run_once(batch, self._beside[lane], loop)
         except BaseException as error:  # nothing may go wrong here; if it does, nobody waits for ever
             logger.critical("%s: its thread failed", self.file, exc_info=error)
             self._give_up(f"its thread failed ({error!r})", loop)
 
-    def _run_once(self, batch: list[Part], loop: asyncio.AbstractEventLoop) -> None:
+    def _run_once(self, batch: list[Part], beside: bool, loop: asyncio.AbstractEventLoop) -> None:
         """One run, and what follows from it."""
         with self._replacing:
             session, replaced = self.session, self._replaced
@@ -351,7 +353,7 @@ class Batcher:
             self._running[thread] = started = time.perf_counter()
         try:
             try:
-                outputs = self._run(session, batch)
+                outputs = self._run(session, batch, beside)
             finally:
                 with self._lock:
                     del self._running[thread]
@@ -397,7 +399,12 @@ class Batcher:
                 if room == 0:
                     break
             self._ready = self._ready and waiting > most - room
-            if not batch:
+            self._began.pop(lane, None)
+            if batch:
+                young = sum(now - began < self._seconds_per_row / 2 for began in self._began.values())
+                self._beside[lane] = self._for_most_lanes(1 + young + self._waiting())
+                self._began[lane] = now
+            else:
                 self._resting.add(lane)
         return batch
 
@@ -414,12 +421,16 @@ class Batcher:
         """Whether there is work for one thread besides so many; for the only one, whatever is ready."""
         if awake == 0:
             return self._ready
-        enough = self._waiting() >= (self.most if self.seconds is None else 1)
-        return awake < self._lanes and enough and (self.seconds is None or self._row_for_each())
+        waiting = self._waiting()
+        if self.seconds is None:
+            enough = waiting >= self.most
+        else:
+            enough = waiting > 0 and self._for_most_lanes(sum(job.size - job.done for job in self._queue))
+        return awake < self._lanes and enough
 
-    def _row_for_each(self) -> bool:
-        """Whether there is a row for each of the threads that may work, with those that run."""
-        return sum(job.size - job.done for job in self._queue) >= self._lanes
+    def _for_most_lanes(self, rows: int) -> bool:
+        """Of so many rows on a CPU: rather one for each thread, side by side, than all threads for one after the other."""
+        return 2 * rows > self._lanes
 
     def _rows_of_a_run(self) -> int:
         if self.seconds is None:
@@ -428,11 +439,9 @@ class Batcher:
             return 1
         return max(1, min(self.most, round(self.seconds / self._seconds_per_row)))
 
-    def _run(self, session: Session | None, batch: Sequence[Part]) -> dict[str, np.ndarray]:
+    def _run(self, session: Session | None, batch: Sequence[Part], beside: bool) -> dict[str, np.ndarray]:
         if session is None:
             raise Closed("the model was closed")
-        with self._lock:
-            beside = self._row_for_each()
         if len(batch) == 1:
             (job, first, last) = batch[0]
             inputs = {name: array[first:last] for name, array in job.inputs.items()}
