@@ -6,8 +6,8 @@ are kept short there: what comes next waits less, and the answers of one run are
 have runs of one row, by all threads or, where there are enough, one for each thread, none of which waits for another. On a GPU a run
 of a few rows takes as long as a full one, and less than reading the requests for it: all that are read in one turn of the event loop go
 together, for threads that take them one by one hinder it. Two full runs may be under way there at a time: while one computes, the inputs
-of the next are brought and what the last one made is handed out. What goes on with what a run gave, as a sentence does word by word, goes
-on in the thread of that run, so that all who do share the next one. Which requests share a run never changes an answer: every row of a
+of the next are brought and what the last one made is handed out. Where a request goes on with what a run gave, as a sentence does word by
+word, its next rows are found in the thread of that run, and share one. Which requests share a run never changes an answer: every row of a
 graph's output depends on its own row of the input alone.
 """
 
@@ -84,7 +84,7 @@ class Outcome:
 
 
 GoOn = Callable[[dict[str, np.ndarray]], Arrays | None]
-"""From what a request's rows gave to the rows that it goes on with; none at its end."""
+"""From what a request's rows gave to those that it goes on with, one at least; nothing at its end."""
 
 
 @dataclass(eq=False)
@@ -96,7 +96,7 @@ class Job:
         parts: what came of them, by the first row of each part.
         arrived, started: when its present rows came, and when a run began with the first of them.
         queued: seconds that it has waited for that so far.
-        ran, ran_until: seconds in which any run held rows of it, so far, and when the last of them ended.
+        ran, since: seconds in which any run held rows of it, so far; the present ones, since when.
         deadline: on the clock of `time.perf_counter`; what has not begun by then never does.
     """
 
@@ -112,7 +112,7 @@ class Job:
     started: float | None = None
     queued: float = 0.0
     ran: float = 0.0
-    ran_until: float = 0.0
+    since: float = 0.0
     parts: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
@@ -210,7 +210,8 @@ class Batcher:
         if self._closed:
             raise Closed("the model was closed")
         if self._rows and self._rows + rows > self.limit:
-            raise QueueFull(self._rows, self._seconds_per_row * self._rows / self._lanes)
+            at_once = 1 if self.seconds is None else self._lanes
+            raise QueueFull(self._rows, self._seconds_per_row * self._rows / at_once)
 
     async def run(
         self,
@@ -258,7 +259,7 @@ class Batcher:
         try:
             return await job.future
         except asyncio.CancelledError:
-            if self._leave(job) and job.started is None and self._observer:
+            if self._leave(job) and job.started is None and job.ran == 0 and self._observer:
                 self._observer.cancelled()
             raise
         finally:
@@ -281,7 +282,7 @@ class Batcher:
 
     def _drop(self, job: Job) -> None:
         """The deadline has come of what waits: it makes room."""
-        if job.started is None and job.deadline is not None and self._leave(job):
+        if self._leave(job, late=True):
             _answer([(job, DeadlinePassed("the deadline passed in the queue"))])
 
     def _stop(self, threads: Collection[int] | None = None) -> None:
@@ -323,10 +324,10 @@ class Batcher:
         with contextlib.suppress(RuntimeError):  # closed since
             self._threads[lane].submit(self._work, loop, lane)
 
-    def _leave(self, job: Job) -> bool:
-        """Takes a job out of the queue; false if it was out already."""
+    def _leave(self, job: Job, late: bool = False) -> bool:
+        """Takes a job out of the queue; false if it was out already or, where its deadline has come, if it has begun."""
         with self._lock:
-            if job not in self._queue:
+            if job not in self._queue or (late and (job.started is not None or job.deadline is None)):
                 return False
             self._queue.remove(job)
             self._rows -= job.size
@@ -355,6 +356,7 @@ class Batcher:
             try:
                 outputs = self._run(session, batch, beside)
             finally:
+                session = None  # errors of what follows should not hold it
                 with self._lock:
                     del self._running[thread]
                     self._overdue.discard(thread)
@@ -362,14 +364,13 @@ class Batcher:
             self._observe(batch, took)
             answers = self._share(batch, outputs, took)
         except Exception as error:
-            del session
             _clear_frames(error)
             for job, _, _ in batch:
                 self._leave(job)
             _tell(loop, _answer, [(job, error) for job, _, _ in batch])
             if isinstance(error, SessionBroken):
                 with self._replacing:
-                    if self._replaced == replaced:  # not replaced meanwhile by the other thread
+                    if self._replaced == replaced:  # not replaced meanwhile by another thread
                         self._replace(str(error), loop)
             return
         if self._replaced == replaced:
@@ -394,6 +395,8 @@ class Batcher:
                 if job.started is None:
                     job.started = now
                     job.queued += now - job.arrived
+                if job.taken == job.done:
+                    job.since = now
                 job.taken += rows
                 room -= rows
                 if room == 0:
@@ -430,7 +433,7 @@ class Batcher:
 
     def _for_most_lanes(self, rows: int) -> bool:
         """Of so many rows on a CPU: rather one for each thread, side by side, than all threads for one after the other."""
-        return 2 * rows > self._lanes
+        return 1 < self._lanes < 2 * rows
 
     def _rows_of_a_run(self) -> int:
         if self.seconds is None:
@@ -465,8 +468,8 @@ class Batcher:
             with self._lock:
                 job.parts[first] = {name: array[row : row + last - first] for name, array in outputs.items()}
                 job.done += last - first
-                job.ran += max(0.0, ended - max(ended - took, job.ran_until))
-                job.ran_until = max(ended, job.ran_until)
+                if job.done == job.taken:  # no other run has rows of it
+                    job.ran += ended - job.since
                 complete = job.done == job.size
             row += last - first
             if complete and (result := self._result(job)) is not None and self._leave(job):
@@ -477,6 +480,9 @@ class Batcher:
 
     def _result(self, job: Job) -> Outcome | Exception | None:
         """What became of a job all of whose rows have run; nothing yet if it goes on."""
+        with self._lock:
+            if job not in self._queue:  # nobody waits for it any more
+                return None
         outcome = Outcome([job.parts[first] for first in sorted(job.parts)], job.queued, job.ran)
         if job.joined or job.go_on:
             outcome.parts = [outcome.outputs]
@@ -484,14 +490,19 @@ class Batcher:
             return wrong
         try:
             inputs = job.go_on(outcome.outputs) if job.go_on else None
+            if inputs is None:
+                return outcome
+            size = _rows(inputs)
+        except StopIteration as error:  # of which no future may be told
+            return RuntimeError(f"it cannot go on: {error!r}")
         except Exception as error:
             return error
-        if inputs is None:
-            return outcome
+        if size == 0:
+            return ValueError("it goes on with no rows")
         with self._lock:
             if job in self._queue:  # its caller is still there
-                self._rows += _rows(inputs) - job.size
-                job.inputs, job.size, job.arrived, job.parts = inputs, _rows(inputs), time.perf_counter(), {}
+                self._rows += size - job.size
+                job.inputs, job.size, job.arrived, job.parts = inputs, size, time.perf_counter(), {}
                 job.started, job.deadline = None, None
                 job.taken = job.done = 0
                 self._ready = True
@@ -507,17 +518,23 @@ class Batcher:
 
     def _replace(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
         """Puts a new session in the place of one that a run broke; the second time without a good run between, it is lost."""
-        self._whole, self.session = False, None  # its memory may be what the new one needs: only the other of two runs has it yet
+        self._whole, self.session = False, None  # its memory may be what the new one needs: only other runs that are under way have it yet
         self._replaced += 1
+        if self._closed:
+            return
         logger.error("%s: the session broke (%s)", self.file, why)
         if self._reopen is None or self._suspect:
             self._give_up(why, loop)
             return
         try:
-            self.session = session = self._reopen()
+            session = self._reopen()
         except Exception as error:
-            self._give_up(f"{why}; opened again, {error}", loop)
+            if not self._closed:
+                self._give_up(f"{why}; opened again, {error}", loop)
             return
+        if self._closed:  # meanwhile
+            return
+        self.session = session
         self._lanes = min(session.lanes, len(self._threads))
         self._suspect, self._whole = True, True
         logger.warning("%s: opened again", self.file)

@@ -49,11 +49,15 @@ class Threads:
             self._alone, self.lanes = self._open(), self._number
         self.sizes = [1]
 
+    def narrow(self) -> None:
+        """From now on one run at a time, by all threads."""
+        self._alone, self.lanes = self._together, 1
+
     def run(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions, beside: bool) -> dict[str, np.ndarray]:
         """Rows of arrays, with options of this run alone.
 
         Args:
-            beside: other runs are under way: it has one thread.
+            beside: most threads have runs of their own: it has one thread.
         """
         session = self._alone if beside else self._together
         return dict(zip(self._names, session.run(self._names, dict(inputs), options), strict=True))

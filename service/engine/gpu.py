@@ -44,12 +44,16 @@ class Device:
         self._sessions, self._graph, self._captured = sessions, graph, captured
         self._idle: dict[int, list[_Bound]] = {size: [] for size in sessions}
 
+    def narrow(self) -> None:
+        """From now on one run at a time."""
+        self.lanes = 1
+
     def run(self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions, beside: bool) -> dict[str, np.ndarray]:
         """Rows of arrays in host memory, no more than the largest size; through the buffers of the smallest size that holds them.
 
         Args:
             options: of this run alone.
-            beside: other runs are under way, which makes no difference here.
+            beside: makes no difference here.
         """
         rows = len(next(iter(inputs.values())))
         size = self.sizes[bisect_left(self.sizes, rows)]

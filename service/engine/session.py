@@ -114,7 +114,7 @@ class Session:
 
     def narrow(self) -> None:
         """From now on one run is under way at a time."""
-        self._device.lanes = 1
+        self._device.narrow()
 
     def spread(self) -> None:
         """From now on as many runs may be under way as there are threads, each of a row: for graphs that take long for one. On a CPU only.
@@ -129,7 +129,7 @@ class Session:
         """One run: arrays with a common first dimension in, arrays with the same first dimension out.
 
         Args:
-            beside: other runs are under way, so that on a CPU this one has a thread, not all.
+            beside: most of a CPU's threads have runs of their own, so that this one has a thread, not all.
 
         Raises:
             SessionBroken: it failed for no fault of the inputs.

@@ -282,6 +282,77 @@ def test_what_cannot_go_on_fails_alone(session: Session) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("go_on", [lambda _: next(iter(())), lambda _: inputs(0), lambda _: {}])
+def test_what_goes_on_with_nothing_fails(session: Session, go_on: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+    async def main() -> None:
+        batcher = Batcher(session, most=64, limit=100)
+        coming = asyncio.gather(batcher.run(inputs(1), go_on=go_on), batcher.run(inputs(1)), return_exceptions=True)
+        failed, outcome = await asyncio.wait_for(coming, 10)
+        assert isinstance(failed, RuntimeError | ValueError)
+        assert isinstance(outcome, Outcome)
+        assert batcher.rows == 0
+        batcher.close()
+
+    asyncio.run(main())
+
+
+def test_time_in_runs_that_overlap_is_counted_once(manifest: Manifest) -> None:
+    """Also where the one that began first ends last."""
+    graph, took = manifest.graphs["decoder"], iter([0.5, 0.1])
+    session = Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", 2))
+    session.spread()
+    run = session.run
+
+    def long(given: dict[str, np.ndarray], beside: bool) -> dict[str, np.ndarray]:
+        time.sleep(next(took))
+        return run(given, beside)
+
+    async def main() -> None:
+        session.run = long  # type: ignore[method-assign, assignment]
+        batcher = Batcher(session, most=64, limit=100, seconds=0.016)
+        began = time.perf_counter()
+        outcome = await batcher.run(inputs(2))
+        assert 0.5 < outcome.ran <= time.perf_counter() - began
+        batcher.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_session_that_breaks_after_the_end_is_not_opened_again(session: Session, lanes: int) -> None:
+    begun, free, opened, lost = threading.Event(), threading.Event(), list[int](), list[str]()
+
+    class Broken(Twofold):
+        def run(self, given: dict[str, np.ndarray], beside: bool) -> dict[str, np.ndarray]:
+            begun.set()
+            free.wait(10)
+            raise SessionBroken("too late")
+
+        def stop(self, threads: set[int] | None = None) -> None: ...
+
+    def reopen() -> Session:
+        opened.append(1)
+        return session
+
+    async def main() -> None:
+        broken = Broken(session, lambda: None)
+        broken.lanes = lanes
+        batcher = Batcher(broken, most=4, limit=100, reopen=reopen, lost=lost.append)  # type: ignore[arg-type]
+        task = asyncio.create_task(batcher.run(inputs(1)))
+        await asyncio.to_thread(begun.wait, 10)
+        batcher.close()
+        with pytest.raises(Closed):
+            await task
+        free.set()
+        for thread in batcher._threads:
+            await asyncio.to_thread(thread.shutdown)
+        assert batcher.session is None
+
+    asyncio.run(main())
+    assert not opened
+    assert not lost
+
+
 @pytest.mark.parametrize("ends", ["cancelled", "closed"])
 def test_nothing_goes_on_for_a_caller_that_is_gone(session: Session, ends: str) -> None:
     async def main() -> None:
@@ -505,6 +576,33 @@ def test_rows_run_side_by_side_where_most_threads_have_one(manifest: Manifest, r
     else:
         assert [beside for _, beside in runs[1:]] == [True] * 8 + [False]
         assert max(number for number, _ in runs) == 4
+
+
+def test_one_run_at_a_time_has_all_threads(manifest: Manifest) -> None:
+    """Also of a session that was opened again, and is spread where the one before was not, or that has been narrowed."""
+    graph, alone = manifest.graphs["decoder"], list[bool]()
+    quick, slow = (Session(MODELS / "cdcgan" / graph.file, graph, Placement("cpu", 2)) for _ in range(2))
+    slow.spread()
+    run = slow.run
+
+    def watched(given: dict[str, np.ndarray], beside: bool) -> dict[str, np.ndarray]:
+        alone.append(beside)
+        return run(given, beside)
+
+    async def main() -> None:
+        slow.run = watched  # type: ignore[method-assign, assignment]
+        batcher = Batcher(Breaking(quick, 1), most=64, limit=100, seconds=0.016, reopen=lambda: slow)  # type: ignore[arg-type]
+        with pytest.raises(SessionBroken):
+            await batcher.run(inputs(1))
+        await batcher.run(inputs(9))
+        batcher.close()
+
+    asyncio.run(main())
+    assert alone
+    assert not any(alone)
+    slow.narrow()
+    assert slow.lanes == 1
+    assert slow._device._alone is slow._device._together  # type: ignore[union-attr]
 
 
 class Breaking:
