@@ -401,11 +401,12 @@ class Batcher:
                 room -= rows
                 if room == 0:
                     break
-            self._ready = self._ready and waiting > most - room
+            left = waiting - (most - room)
+            self._ready = self._ready and left > 0
             self._began.pop(lane, None)
             if batch:
                 young = sum(now - began < self._seconds_per_row / 2 for began in self._began.values())
-                self._beside[lane] = self._for_most_lanes(1 + young + self._waiting())
+                self._beside[lane] = self._for_most_lanes(1 + young + left)
                 self._began[lane] = now
             else:
                 self._resting.add(lane)
